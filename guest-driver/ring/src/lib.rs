@@ -1,0 +1,2 @@
+//! The knob device's request ring over virtio-drivers.
+#![no_std]

@@ -1,0 +1,1 @@
+//! Kernel console text in, structured reports out.

@@ -1,0 +1,3 @@
+//! knobrig.
+
+fn main() {}

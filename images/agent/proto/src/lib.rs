@@ -1,0 +1,396 @@
+//! The words between the harness and the agent, PID 1 of the guest.
+//!
+//! JSON lines over a virtio-serial port, [`ToGuest`] one way and [`FromGuest`] the other. The
+//! agent speaks first ([`FromGuest::Hello`]). It decides nothing: an [`Episode`] says what each
+//! thread does, its [`EpisodeReport`] says what came of it, and judging is the harness's.
+//! Times are nanoseconds of the guest's `CLOCK_MONOTONIC`.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the protocol. Either end refuses any other.
+pub const VERSION: u32 = 1;
+/// Name of the virtio-serial port, `/sys/class/virtio-ports/*/name` in the guest.
+pub const PORT: &str = "knobrig.agent";
+/// Where the initramfs keeps modules, as `NAME.ko`.
+pub const MODULE_DIR: &str = "/modules";
+/// Longest line that either end accepts, in bytes.
+pub const MAX_LINE: usize = 4 << 20;
+/// The agent sends [`FromGuest::Heartbeat`] this often, in milliseconds.
+pub const HEARTBEAT_MS: u64 = 500;
+
+/// A descriptor's number within an episode; all actors share one table.
+pub type Slot = u32;
+
+/// One thing that a guest thread does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum Step {
+    /// `open(path)`; the descriptor goes into `slot`.
+    Open {
+        /// Absolute path.
+        path: String,
+        /// Open for reading.
+        read: bool,
+        /// Open for writing.
+        write: bool,
+        /// Where the descriptor goes; an older one there is closed first.
+        slot: Slot,
+    },
+    /// `close` of a slot's descriptor.
+    Close {
+        /// Which.
+        slot: Slot,
+    },
+    /// `pread` at offset 0 (sysfs renders anew), or `read` where the file can't seek.
+    Read {
+        /// Which descriptor.
+        slot: Slot,
+        /// Bytes asked for.
+        len: u32,
+    },
+    /// `pwrite` at offset 0, or `write` where the file can't seek.
+    Write {
+        /// Which descriptor.
+        slot: Slot,
+        /// What is written.
+        data: String,
+    },
+    /// `lseek(SEEK_SET)`.
+    Seek {
+        /// Which descriptor.
+        slot: Slot,
+        /// Where to.
+        offset: i64,
+    },
+    /// `poll` for input.
+    Poll {
+        /// Which descriptor.
+        slot: Slot,
+        /// Longest wait.
+        timeout_ms: u32,
+    },
+    /// `finit_module` of [`MODULE_DIR`]`/name.ko`.
+    Load {
+        /// The module's name.
+        module: String,
+        /// Its parameters, as insmod takes them.
+        params: String,
+    },
+    /// `delete_module` with `O_NONBLOCK`, as rmmod does it.
+    Unload {
+        /// The module's name.
+        module: String,
+    },
+    /// Open, write, close: unbind, driver_override, sysctl.
+    WriteFile {
+        /// Absolute path.
+        path: String,
+        /// What is written in one write.
+        data: String,
+    },
+    /// Open, read up to 64 KiB, close. The outcome carries the text.
+    ReadFile {
+        /// Absolute path.
+        path: String,
+    },
+    /// Create a directory (configfs).
+    Mkdir {
+        /// Absolute path.
+        path: String,
+    },
+    /// Remove a directory (configfs).
+    Rmdir {
+        /// Absolute path.
+        path: String,
+    },
+    /// 0 if the path is there (`lstat`), else the errno.
+    Exists {
+        /// Absolute path.
+        path: String,
+    },
+    /// Wait until a path is there, or is gone; `-ETIMEDOUT` if that takes too long.
+    WaitPath {
+        /// Absolute path.
+        path: String,
+        /// Wait for it to be there, or gone.
+        present: bool,
+        /// Longest wait.
+        deadline_ms: u64,
+    },
+    /// Wait for [`ToGuest::Signal`] of that name; `-ETIMEDOUT` if it doesn't come. A signal
+    /// that came before counts.
+    WaitSignal {
+        /// The signal.
+        name: String,
+        /// Longest wait.
+        deadline_ms: u64,
+    },
+    /// Busy-wait: a seeded offset between threads.
+    Spin {
+        /// Microseconds.
+        us: u32,
+    },
+}
+
+/// What a step came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The call's result, or the negated errno.
+    pub ret: i64,
+    /// Before the call.
+    pub start_ns: u64,
+    /// After it.
+    pub end_ns: u64,
+    /// What [`Step::ReadFile`] read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// How often an actor goes through its steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Repeat {
+    /// Once; the report keeps each outcome.
+    Once,
+    /// Until every actor that runs [`Repeat::Once`] has ended; the report keeps tallies.
+    UntilOthersEnd,
+}
+
+/// One guest thread.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// Unique within the episode; also the thread's name (15 bytes are seen).
+    pub name: String,
+    /// The CPU it is pinned to, modulo the guest's CPUs.
+    pub cpu: u32,
+    /// A teardown: the agent notes which ops are inside the driver as each of its steps begins,
+    /// and tells ([`FromGuest::Settled`]) when it sleeps in the kernel or ends.
+    pub teardown: bool,
+    /// What it does.
+    pub steps: Vec<Step>,
+    /// How often.
+    pub repeat: Repeat,
+}
+
+/// Load, actors, teardown, checks: the unit of stress, of replay and of counting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Episode {
+    /// Chosen by the harness.
+    pub id: u64,
+    /// Run in order before the actors. The first that fails ends the episode (no actors, but
+    /// `after` is run).
+    pub before: Vec<Step>,
+    /// Start together at a barrier.
+    pub actors: Vec<Actor>,
+    /// Run in order after the actors ended, whatever came of them. Slots are still open.
+    pub after: Vec<Step>,
+    /// The actors have so long to end. After it the report is sent with what is stuck.
+    pub deadline_ms: u64,
+}
+
+/// Counts of one kind of op on one path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Calls.
+    pub count: u64,
+    /// Of these, failed: errno to count.
+    #[serde(default)]
+    pub errnos: BTreeMap<i32, u64>,
+    /// Sum of the calls' times.
+    pub total_ns: u64,
+    /// The longest.
+    pub max_ns: u64,
+}
+
+/// The tally of an op on a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpTally {
+    /// open, close, read, write, seek or poll.
+    pub op: String,
+    /// The path that the descriptor was opened by.
+    pub path: String,
+    /// The counts.
+    pub tally: Tally,
+}
+
+/// An op that was in its system call as a teardown's step began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inside {
+    /// The teardown actor.
+    pub teardown: String,
+    /// Which of its steps.
+    pub step: usize,
+    /// The actor inside.
+    pub actor: String,
+    /// open, close, read, write, seek or poll.
+    pub op: String,
+    /// The path.
+    pub path: String,
+    /// What the op came to; absent if it had not returned by the report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ret: Option<i64>,
+}
+
+/// A thread that did not end in time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stuck {
+    /// The actor.
+    pub actor: String,
+    /// The step that it stands in.
+    pub step: usize,
+    /// `/proc/TID/stat`'s state letter.
+    pub state: String,
+    /// `/proc/TID/stack`, as far as it can be read.
+    pub stack: String,
+}
+
+/// What came of one actor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActorReport {
+    /// The actor.
+    pub name: String,
+    /// One per step that ran, for [`Repeat::Once`].
+    pub outcomes: Vec<Outcome>,
+    /// Times through the steps.
+    pub rounds: u64,
+}
+
+/// What came of an episode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpisodeReport {
+    /// The episode's.
+    pub id: u64,
+    /// Outcomes of `before`, up to the first failure.
+    pub before: Vec<Outcome>,
+    /// In the episode's order; empty if `before` failed.
+    pub actors: Vec<ActorReport>,
+    /// Outcomes of `after`.
+    pub after: Vec<Outcome>,
+    /// All ops of all actors.
+    pub tallies: Vec<OpTally>,
+    /// Ops met by teardowns.
+    pub inside: Vec<Inside>,
+    /// Actors past the deadline.
+    pub stuck: Vec<Stuck>,
+}
+
+/// From the harness.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "to", rename_all = "kebab-case")]
+pub enum ToGuest {
+    /// Run steps in order, all of them; answered by [`FromGuest::Done`].
+    Do {
+        /// Chosen by the harness.
+        id: u64,
+        /// The steps.
+        steps: Vec<Step>,
+    },
+    /// Run an episode; answered by [`FromGuest::Episode`]. One at a time.
+    Episode(Episode),
+    /// Raise a signal for the running episode.
+    Signal {
+        /// The episode's id; one that isn't running makes the signal void.
+        episode: u64,
+        /// The signal.
+        name: String,
+    },
+    /// Sync nothing, stop the machine.
+    PowerOff,
+}
+
+/// From the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "kebab-case")]
+pub enum FromGuest {
+    /// The first line, once everything is mounted.
+    Hello {
+        /// The agent's [`VERSION`].
+        version: u32,
+        /// `uname -r`.
+        kernel: String,
+        /// CPUs online.
+        cpus: u32,
+        /// Since boot.
+        uptime_ms: u64,
+    },
+    /// The answer to [`ToGuest::Do`].
+    Done {
+        /// The request's.
+        id: u64,
+        /// One per step.
+        outcomes: Vec<Outcome>,
+    },
+    /// A teardown actor sleeps in the kernel, or has ended. Sent once per step of it.
+    Settled {
+        /// The episode's id.
+        episode: u64,
+        /// The actor.
+        actor: String,
+        /// Which step.
+        step: usize,
+        /// The kernel function it sleeps in (`/proc/TID/wchan`), empty if the step ended.
+        wchan: String,
+        /// When.
+        ns: u64,
+    },
+    /// The answer to [`ToGuest::Episode`].
+    Episode(EpisodeReport),
+    /// Sent every [`HEARTBEAT_MS`], whatever else goes on.
+    Heartbeat {
+        /// Since boot.
+        uptime_ms: u64,
+        /// The running episode, 0 for none.
+        episode: u64,
+    },
+    /// The agent could not do what it was told; it goes on.
+    Fault {
+        /// What, on what, why.
+        why: String,
+    },
+}
+
+/// A line that can't be read.
+#[derive(Debug, thiserror::Error)]
+#[error("can't read this line between harness and agent ({why}): {line}")]
+pub struct BadLine {
+    /// Its beginning.
+    pub line: String,
+    /// What was wrong.
+    pub why: String,
+}
+
+/// One message as a line, newline included.
+pub fn to_line<T: Serialize>(message: &T) -> String {
+    let mut line = serde_json::to_string(message).expect("plain data serializes");
+    line.push('\n');
+    line
+}
+
+/// Reads one line.
+///
+/// # Errors
+/// [`BadLine`] where it isn't a message of type `T`.
+pub fn from_line<'a, T: Deserialize<'a>>(line: &'a str) -> Result<T, BadLine> {
+    serde_json::from_str(line).map_err(|error| BadLine {
+        line: line.chars().take(200).collect(),
+        why: error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_version_1_reads_as_written() {
+        let line = r#"{"to":"do","id":1,"steps":[{"step":"wait-path","path":"/sys","present":true,"deadline_ms":5}]}"#;
+        let message: ToGuest = from_line(line).expect("a line of version 1");
+        assert_eq!(to_line(&message).trim_end(), line);
+        let line = r#"{"from":"settled","episode":2,"actor":"rmmod","step":0,"wchan":"kernfs_drain","ns":9}"#;
+        let message: FromGuest = from_line(line).expect("a line of version 1");
+        assert_eq!(to_line(&message).trim_end(), line);
+    }
+}

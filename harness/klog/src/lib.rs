@@ -1,1 +1,52 @@
 //! Kernel console text in, structured reports out.
+//!
+//! Bytes of a Linux console (serial line, dmesg, syslog; any chunking, any junk) go into a
+//! [`Stream`], [`Report`]s come out: class, title, access, object, stacks, modules, and a key by
+//! which reports of the same bug are told. No I/O, no clock, no panic on anything, bounded memory.
+//!
+//! ```
+//! let log = b"[    1.000000] BUG: kernel NULL pointer dereference, address: 0000000000000008\n\
+//!             [    1.000001] Oops: 0000 [#1] SMP\n\
+//!             [    1.000002] RIP: 0010:dk0_show+0x12/0x40 [mydrv]\n\
+//!             [    1.000003] Call Trace:\n\
+//!             [    1.000004]  dev_attr_show+0x19/0x60\n\
+//!             [    1.000005] ---[ end trace 0000000000000000 ]---\n";
+//! let reports = knobrig_klog::parse(log);
+//! assert_eq!(reports[0].title, "BUG: unable to handle kernel NULL pointer dereference in dk0_show");
+//! assert_eq!(reports[0].stacks[0].frames[0].module.as_deref(), Some("mydrv"));
+//! ```
+//!
+//! How it works, file by file: `line` cuts lines and strips prefixes, `class` holds the headlines
+//! and one file per class of report, `shape` says what a line inside a report looks like, `stream`
+//! puts lines together to reports, `frame` and `stacks` read stacks, `skip` and `names` pick and
+//! name the guilty function, `facts`, `unloaded` and `key` add the rest.
+
+#![forbid(unsafe_code)]
+
+mod case;
+mod class;
+mod facts;
+mod frame;
+mod judge;
+mod key;
+mod line;
+mod names;
+mod report;
+mod shape;
+mod skip;
+mod stacks;
+mod stream;
+mod unloaded;
+
+pub use line::Caller;
+pub use report::{Access, AccessKind, Class, Frame, Object, Report, Role, Stack, Taint, Task};
+pub use stream::Stream;
+
+/// All reports of a whole console text, in the order they begin.
+pub fn parse(log: &[u8]) -> Vec<Report> {
+    let mut stream = Stream::new();
+    let mut reports = stream.push(log);
+    reports.extend(stream.finish());
+    reports.sort_by_key(|r| (r.range.start, r.range.end));
+    reports
+}

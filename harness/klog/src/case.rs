@@ -1,0 +1,149 @@
+//! One report's lines with what every class needs from them: stacks, the guilty function, titles.
+
+use crate::class::Verdict;
+use crate::frame;
+use crate::line::Line;
+use crate::names;
+use crate::report::{Class, Frame, Role, Stack};
+use crate::skip::{COMMON, SkipSet};
+use crate::stacks;
+
+/// What stands where no function could be found.
+pub(crate) const CORRUPTED: &str = "corrupted";
+
+/// A report under judgement.
+pub(crate) struct Case<'a> {
+    /// All lines, those before the headline too.
+    pub(crate) lines: &'a [Line],
+    /// The headline's index.
+    pub(crate) head: usize,
+    /// Its stacks.
+    pub(crate) stacks: Vec<Stack>,
+}
+
+impl<'a> Case<'a> {
+    pub(crate) fn new(lines: &'a [Line], head: usize) -> Self {
+        Case {
+            lines,
+            head,
+            stacks: stacks::collect(lines, head),
+        }
+    }
+
+    /// The headline.
+    pub(crate) fn headline(&self) -> &'a str {
+        self.lines[self.head].text.trim()
+    }
+
+    /// The lines after the headline.
+    pub(crate) fn body(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.lines[self.head + 1..].iter().map(|l| l.text.as_str())
+    }
+
+    /// The headline and what follows it.
+    pub(crate) fn own_lines(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.lines[self.head..].iter().map(|l| l.text.as_str())
+    }
+
+    /// The first stack that tells where it happened.
+    pub(crate) fn fault_frames(&self) -> &[Frame] {
+        self.stacks
+            .iter()
+            .find(|s| s.role == Role::Fault)
+            .map_or(&[], |s| &s.frames)
+    }
+
+    /// A call chain was printed, not an instruction pointer alone.
+    pub(crate) fn has_chain(&self) -> bool {
+        self.stacks.iter().any(|s| {
+            matches!(s.role, Role::Fault | Role::Context) && s.frames.iter().any(|f| !f.interrupted)
+        })
+    }
+
+    /// The first frame of the fault's stack that `skip` doesn't cover.
+    pub(crate) fn guilty(&self, skip: &[&SkipSet]) -> Option<String> {
+        guilty_in(self.fault_frames(), skip)
+    }
+
+    /// `hint` if it means something, else the guilty frame.
+    pub(crate) fn hint_or_guilty(&self, hint: Option<&str>) -> Option<String> {
+        hint.filter(|f| !f.is_empty() && !COMMON.has(f))
+            .map(str::to_owned)
+            .or_else(|| self.guilty(&[&COMMON]))
+    }
+}
+
+/// The first reliable frame that no set covers.
+pub(crate) fn guilty_in(frames: &[Frame], skip: &[&SkipSet]) -> Option<String> {
+    frames
+        .iter()
+        .filter(|f| f.reliable && !f.function.is_empty())
+        .map(|f| f.function.as_str())
+        .find(|f| !skip.iter().any(|s| s.has(f)))
+        .map(str::to_owned)
+}
+
+/// The function in `func+0x1/0x2 …`, readable.
+pub(crate) fn function_in(text: &str) -> Option<String> {
+    match frame::parse(text)? {
+        frame::FrameLine::Frame(f) | frame::FrameLine::From(f, _) => {
+            (!f.function.is_empty()).then_some(f.function)
+        }
+    }
+}
+
+/// `prefix in function`, with the alternatives that other names of the function make, and those of
+/// a `generic` word for the kind of damage.
+pub(crate) fn titled(
+    class: Class,
+    kind: &str,
+    prefix: &str,
+    generic: Option<&str>,
+    function: Option<String>,
+) -> Verdict {
+    let corrupted = function
+        .is_none()
+        .then(|| "no function that could be to blame".to_owned());
+    let (name, earlier) = match &function {
+        Some(f) => names::canonical(f),
+        None => (CORRUPTED.to_owned(), Vec::new()),
+    };
+    let mut alt_titles: Vec<String> = earlier.iter().map(|n| format!("{prefix} in {n}")).collect();
+    if let Some(word) = generic {
+        alt_titles.push(format!("{word} in {name}"));
+        alt_titles.extend(earlier.iter().map(|n| format!("{word} in {n}")));
+    }
+    alt_titles.sort();
+    Verdict {
+        title: format!("{prefix} in {name}"),
+        alt_titles,
+        kind: kind.to_owned(),
+        class,
+        corrupted,
+        guilty: function.map(|_| name),
+        access: None,
+        object: None,
+        suppressed: false,
+    }
+}
+
+/// A title that names no function.
+pub(crate) fn untitled(class: Class, kind: &str, title: impl Into<String>) -> Verdict {
+    Verdict {
+        title: title.into(),
+        alt_titles: Vec::new(),
+        kind: kind.to_owned(),
+        class,
+        corrupted: None,
+        guilty: None,
+        access: None,
+        object: None,
+        suppressed: false,
+    }
+}
+
+/// A hexadecimal number, `0x` or not.
+pub(crate) fn hex(text: &str) -> Option<u64> {
+    let text = text.trim();
+    u64::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok()
+}

@@ -1,0 +1,31 @@
+//! kmemleak (mm/kmemleak.c).
+
+use super::{Body, Headline, Verdict};
+use crate::case::{Case, hex, titled};
+use crate::report::{Class, Object};
+use crate::skip::COMMON;
+
+pub(super) const HEADLINES: &[Headline] = &[
+    Headline::new("BUG: memory leak", Body::Plain, judge).anywhere(),
+    Headline::new("unreferenced object 0x", Body::Plain, judge).follows(),
+];
+
+fn judge(case: &Case<'_>) -> Verdict {
+    let mut verdict = titled(
+        Class::MemoryLeak,
+        "LEAK",
+        "memory leak",
+        None,
+        case.guilty(&[&COMMON]),
+    );
+    verdict.object = case.own_lines().find_map(|l| {
+        let rest = l.trim().strip_prefix("unreferenced object 0x")?;
+        let (address, size) = rest.split_once(" (size ")?;
+        Some(Object {
+            address: hex(address),
+            size: size.split(')').next()?.parse().ok(),
+            ..Object::default()
+        })
+    });
+    verdict
+}

@@ -1,0 +1,60 @@
+//! The page and slab allocators' own complaints, and a machine that ran out of memory
+//! (mm/page_alloc.c, mm/slub.c, mm/oom_kill.c).
+
+use super::{Body, Headline, Verdict};
+use crate::case::{Case, titled, untitled};
+use crate::report::Class;
+use crate::skip::COMMON;
+
+pub(super) const HEADLINES: &[Headline] = &[
+    Headline::new("BUG: Bad page state", Body::Plain, page_state).anywhere(),
+    Headline::new("BUG: Bad page map", Body::Plain, page_map).anywhere(),
+    Headline::new("BUG: Bad rss-counter state", Body::Line, rss).anywhere(),
+    Headline::new("BUG ", Body::Plain, slub).with("): "),
+];
+
+fn page_state(case: &Case<'_>) -> Verdict {
+    titled(
+        Class::Other,
+        "",
+        "BUG: Bad page state",
+        None,
+        case.guilty(&[&COMMON, &crate::skip::PAGES]),
+    )
+}
+
+fn page_map(case: &Case<'_>) -> Verdict {
+    let mut verdict = untitled(Class::Other, "", "BUG: Bad page map");
+    if !case.has_chain() {
+        verdict.corrupted = Some("no stack".to_owned());
+    }
+    verdict
+}
+
+fn rss(_: &Case<'_>) -> Verdict {
+    untitled(Class::Other, "", "BUG: Bad rss-counter state")
+}
+
+/// `BUG kmalloc-8 (Tainted: G    B         ): Object already free`.
+fn slub(case: &Case<'_>) -> Verdict {
+    let what = case
+        .headline()
+        .rsplit_once("): ")
+        .map_or("", |(_, what)| what)
+        .trim();
+    let mut verdict = untitled(Class::Slab, "DoS", format!("BUG: {what}"));
+    let cache = case
+        .headline()
+        .split_whitespace()
+        .nth(1)
+        .unwrap_or_default();
+    verdict.object = Some(crate::report::Object {
+        cache: Some(cache.to_owned()),
+        ..Default::default()
+    });
+    verdict.guilty = case.guilty(&[&COMMON]);
+    if !case.has_chain() {
+        verdict.corrupted = Some("no stack".to_owned());
+    }
+    verdict
+}

@@ -1,0 +1,185 @@
+//! WARN() (kernel/panic.c), told apart by the file or function it stands in.
+
+use std::sync::LazyLock;
+
+use super::{Body, Headline, Verdict};
+use crate::case::{Case, titled, untitled};
+use crate::report::Class;
+use crate::skip::{COMMON, SkipSet};
+
+pub(super) const HEADLINES: &[Headline] = &[
+    Headline::new("WARNING: CPU: ", Body::Plain, judge)
+        .with(" at ")
+        .anywhere(),
+    // Since 6.18: `WARNING: file:line at function, CPU#1: comm/pid`.
+    Headline::new("WARNING: ", Body::Plain, judge)
+        .with(", CPU#")
+        .anywhere(),
+    Headline::new("WARNING: kernel stack regs", Body::Line, stack_regs),
+    Headline::new(
+        "WARNING: kernel stack frame pointer",
+        Body::Line,
+        stack_regs,
+    ),
+    Headline::new("WARNING: at ", Body::Plain, judge),
+];
+
+/// A kind of warning that is known by where it stands.
+struct Kind {
+    /// In the headline: a file, or a function.
+    says: &'static str,
+    title: &'static str,
+    class: Class,
+    kind: &'static str,
+}
+
+const KINDS: &[Kind] = &[
+    Kind {
+        says: "lib/refcount.c",
+        title: "WARNING: refcount bug",
+        class: Class::Refcount,
+        kind: "REFCOUNT_WARNING",
+    },
+    Kind {
+        says: "lib/debugobjects.c",
+        title: "WARNING: ODEBUG bug",
+        class: Class::DebugObjects,
+        kind: "WARNING",
+    },
+    Kind {
+        says: "lib/kobject.c",
+        title: "WARNING: kobject bug",
+        class: Class::Kobject,
+        kind: "WARNING",
+    },
+    Kind {
+        says: "fs/proc/generic.c",
+        title: "WARNING: proc registration bug",
+        class: Class::Kobject,
+        kind: "WARNING",
+    },
+    Kind {
+        says: "fs/sysfs/",
+        title: "WARNING: sysfs bug",
+        class: Class::Kobject,
+        kind: "WARNING",
+    },
+    Kind {
+        says: "fs/kernfs/",
+        title: "WARNING: kernfs bug",
+        class: Class::Kobject,
+        kind: "WARNING",
+    },
+    Kind {
+        says: "lib/list_debug.c",
+        title: "WARNING: corrupted list",
+        class: Class::ListCorruption,
+        kind: "WARNING",
+    },
+    Kind {
+        says: "kmalloc_slab+",
+        title: "WARNING: kmalloc bug",
+        class: Class::Warning,
+        kind: "WARNING",
+    },
+    Kind {
+        says: "kvmalloc_node",
+        title: "WARNING: kmalloc bug",
+        class: Class::Warning,
+        kind: "WARNING",
+    },
+    Kind {
+        says: "mm/vmalloc.c",
+        title: "WARNING: zero-size vmalloc",
+        class: Class::Warning,
+        kind: "WARNING",
+    },
+    Kind {
+        says: "kernel/locking/lockdep.c",
+        title: "WARNING: locking bug",
+        class: Class::Lockdep,
+        kind: "LOCKDEP",
+    },
+    Kind {
+        says: "kernel/dma/debug.c",
+        title: "WARNING: DMA-API bug",
+        class: Class::DmaApi,
+        kind: "WARNING",
+    },
+];
+
+/// A timer's own functions say nothing about who freed it.
+static TIMERS: LazyLock<SkipSet> = LazyLock::new(|| SkipSet::new(&[&["*timer*", "*work_*"]]));
+
+fn judge(case: &Case<'_>) -> Verdict {
+    let text = case.headline();
+    let known = KINDS.iter().find(|k| text.contains(k.says));
+    let (title, class, kind) = known.map_or(("WARNING", Class::Warning, "WARNING"), |k| {
+        (k.title, k.class, k.kind)
+    });
+    let function = match class {
+        Class::DebugObjects => case.guilty(&[&COMMON, &TIMERS]),
+        _ => case.guilty(&[&COMMON]),
+    };
+    let mut verdict = match function {
+        Some(by) if text.contains("usb_submit_urb") => usb(case, by),
+        function => titled(class, kind, title, None, function),
+    };
+    if !case.has_chain() {
+        verdict.corrupted = Some("no stack".to_owned());
+    }
+    verdict
+}
+
+/// usb_submit_urb() warns about the driver that called it.
+fn usb(case: &Case<'_>, found: String) -> Verdict {
+    let caller = if found == "usb_submit_urb" {
+        case.guilty(&[&COMMON, &USB])
+    } else {
+        Some(found)
+    };
+    match caller {
+        Some(caller) => {
+            let mut verdict = untitled(
+                Class::Warning,
+                "WARNING",
+                format!("WARNING in {caller}/usb_submit_urb"),
+            );
+            verdict.guilty = Some(caller);
+            verdict
+        }
+        None => titled(
+            Class::Warning,
+            "WARNING",
+            "WARNING",
+            None,
+            Some("usb_submit_urb".to_owned()),
+        ),
+    }
+}
+
+static USB: LazyLock<SkipSet> = LazyLock::new(|| {
+    SkipSet::new(&[&[
+        "usb_submit_urb",
+        "usb_start_wait_urb",
+        "usb_control_msg*",
+        "usb_bulk_msg*",
+        "usb_interrupt_msg*",
+        "usb_internal_control_msg",
+    ]])
+});
+
+/// arch/x86/kernel/unwind_frame.c: a broken frame pointer, told without a stack.
+fn stack_regs(case: &Case<'_>) -> Verdict {
+    let text = case.headline();
+    let title = match text
+        .split_once(" has bad '")
+        .and_then(|(_, rest)| rest.split_once('\''))
+    {
+        Some((register, rest)) if !rest.contains("(ptrval)") => {
+            format!("WARNING: kernel stack regs has bad '{register}' value")
+        }
+        _ => "WARNING: kernel stack regs has bad value".to_owned(),
+    };
+    untitled(Class::Warning, "", title)
+}

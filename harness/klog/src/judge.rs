@@ -1,0 +1,75 @@
+//! The lines of one report to a [`Report`].
+
+use crate::case::Case;
+use crate::class::Headline;
+use crate::facts;
+use crate::key;
+use crate::line::Line;
+use crate::report::{Report, Role, Stack};
+use crate::unloaded;
+
+/// Judges the report whose headline is `lines[head]`. `lines` is not empty and `head` is in it.
+pub(crate) fn report(lines: &[Line], head: usize, headline: &Headline, cut: bool) -> Report {
+    let case = Case::new(lines, head);
+    let mut verdict = (headline.judge)(&case);
+    let facts = facts::collect(&case);
+    let gone = unloaded::judge(
+        verdict.class,
+        verdict.access.as_mut(),
+        case.fault_frames(),
+        &facts,
+    );
+    if let Some(module) = &gone.module {
+        let usual = std::mem::take(&mut verdict.title);
+        let what = usual.split(" in ").next().unwrap_or(&usual);
+        verdict.title = format!("{what} in unloaded module {module}");
+        if verdict.guilty.is_some() {
+            verdict.alt_titles.push(usual);
+        } else {
+            verdict.corrupted = None;
+            verdict.alt_titles.clear();
+        }
+    }
+    let key = key::of(&case, &verdict, gone.module.as_deref());
+    let corrupted = verdict
+        .corrupted
+        .or_else(|| cut.then(|| "longer than a report may be".to_owned()));
+    let panicked = case
+        .own_lines()
+        .any(|l| l.contains("Kernel panic - not syncing"));
+    let text = lines
+        .iter()
+        .map(|l| l.text.trim_end())
+        .collect::<Vec<_>>()
+        .join("\n");
+    let start = lines.iter().map(|l| l.start).min().unwrap_or(0);
+    let end = lines.iter().map(|l| l.end).max().unwrap_or(start);
+    let mut stacks: Vec<Stack> = case.stacks;
+    // The fault comes first, whatever was printed before it.
+    stacks.sort_by_key(|s| s.role != Role::Fault);
+    Report {
+        title: verdict.title,
+        alt_titles: verdict.alt_titles,
+        kind: verdict.kind,
+        class: verdict.class,
+        corrupted,
+        panicked,
+        suppressed: verdict.suppressed,
+        range: start..end,
+        time_us: lines[head].time_us,
+        caller: lines[head].caller,
+        key,
+        task: facts.task,
+        cpu: facts.cpu,
+        access: verdict.access,
+        object: verdict.object,
+        stacks,
+        modules: facts.modules,
+        last_unloaded: facts.last_unloaded,
+        in_unloaded_module: gone.in_unloaded_module,
+        notes: gone.notes,
+        taint: facts.taint,
+        kernel: facts.kernel,
+        text,
+    }
+}

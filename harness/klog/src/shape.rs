@@ -1,0 +1,297 @@
+//! The shape of a line inside a report: what keeps the report going, what ends it, what is foreign.
+
+use crate::frame;
+use crate::stacks;
+
+/// What a line looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Nothing on it.
+    Blank,
+    /// A frame of a stack.
+    Frame,
+    /// Registers, headings, lists: what reports consist of beside stacks.
+    Known,
+    /// A line of `=`.
+    Fence,
+    /// `------------[ cut here ]------------`.
+    CutHere,
+    /// `---[ end trace … ]---`, `---[ end Kernel panic … ]---`.
+    End,
+    /// Anything else.
+    Other,
+}
+
+/// Starts of the lines that reports consist of.
+const KNOWN: &[&str] = &[
+    "CPU: ",
+    "Hardware name:",
+    "Workqueue:",
+    "Modules linked in:",
+    "RIP:",
+    "RSP:",
+    "RAX:",
+    "RDX:",
+    "RBP:",
+    "R10:",
+    "R13:",
+    "RBX:",
+    "RCX:",
+    "RSI:",
+    "RDI:",
+    "R08:",
+    "R09:",
+    "R11:",
+    "R12:",
+    "R14:",
+    "R15:",
+    "EIP:",
+    "EAX:",
+    "ESI:",
+    "DS:",
+    "CS:",
+    "FS:",
+    "CR2:",
+    "CR0:",
+    "CR3:",
+    "DR0:",
+    "DR3:",
+    "DR6:",
+    "PKRU:",
+    "EFLAGS:",
+    "ORIG_RAX:",
+    "Code:",
+    "Call Trace",
+    "Call trace",
+    "Backtrace:",
+    "Stack:",
+    "Stack Trace",
+    "<IRQ>",
+    "</IRQ>",
+    "<TASK>",
+    "</TASK>",
+    "<NMI>",
+    "</NMI>",
+    "<EOI>",
+    "<<EOE>>",
+    "<#DF>",
+    "</#DF>",
+    "<ENTRY_TRAMPOLINE>",
+    "</ENTRY_TRAMPOLINE>",
+    "<#",
+    "</#",
+    "<EOE>",
+    "<UNK>",
+    "PGD ",
+    "P4D ",
+    "PUD ",
+    "PMD ",
+    "pgd ",
+    "[0000",
+    "*pgd",
+    "#PF:",
+    "Mem abort info",
+    "ESR = ",
+    "EC = ",
+    "SET = ",
+    "EA = ",
+    "FSC = ",
+    "Data abort info",
+    "ISV = ",
+    "CM = ",
+    "user pgtable",
+    "swapper pgtable",
+    "GCS = ",
+    "pc :",
+    "lr :",
+    "sp :",
+    "x0",
+    "x1",
+    "x2",
+    "x3",
+    "x5",
+    "x6",
+    "x8",
+    "r0 ",
+    "r4 ",
+    "r8 ",
+    "r10:",
+    "r3 ",
+    "r7 ",
+    "r9:",
+    "r8:",
+    "r6:",
+    "r5:",
+    "r4:",
+    "PC is at",
+    "LR is at",
+    "psr:",
+    "pstate:",
+    "Flags:",
+    "Control:",
+    "Process ",
+    "Register ",
+    "Exception stack",
+    "Insn dump",
+    "task:",
+    "task.stack",
+    "ti:",
+    "stack:",
+    "INFO: lockdep is turned off",
+    "Kernel Offset:",
+    "Rebooting in",
+    "Dumping ftrace buffer",
+    "(ftrace buffer empty)",
+    "note: ",
+    "Oops:",
+    "Internal error:",
+    "Kernel panic",
+    "SMP: stopping",
+    "irq event stamp",
+    "hardirqs last",
+    "softirqs last",
+    "kasan: ",
+    "KASAN: ",
+    "Sending NMI",
+    "NMI backtrace",
+    "NMI watchdog",
+    "rcu:",
+    "Tasks blocked",
+    "(detected by",
+    "(t=",
+    "Not tainted",
+    "Tainted:",
+    "\"echo 0 >",
+    "Showing all locks",
+    "#0:",
+    "#1:",
+    "#2:",
+    "#3:",
+    "#4:",
+    "#5:",
+    "#6:",
+    "#7:",
+    "lock(",
+    "*** DEADLOCK",
+    "Possible unsafe",
+    "other info",
+    "1 lock held",
+    "2 locks held",
+    "3 locks held",
+    "4 locks held",
+    "5 locks held",
+    "6 locks held",
+    "no locks held",
+    "stack backtrace",
+    "and this task",
+    "and interrupts could",
+    "which lock already",
+    "the existing dependency",
+    "but task is",
+    "but this task",
+    "-> #",
+    "trace_kernel_",
+    "CR2",
+    "memory state around",
+    "Memory state around",
+    "Shutting down cpus",
+    "Dumping stack",
+    "last sysfs",
+    "Preemption disabled",
+    "hrtimer",
+    "page:",
+    "flags:",
+    "raw:",
+    "page dumped",
+    "page_owner",
+    "head:",
+    "page last",
+    "page_type",
+    "pfn:",
+    "backtrace",
+    "unreferenced object",
+    "comm \"",
+    "hex dump",
+    "fault was",
+    "0x",
+    "rsp",
+    "Disabling lock debugging",
+    "Fixing recursive fault",
+    "list_add",
+    "list_del",
+    "slab ",
+    "The buggy",
+    "which belongs",
+    "Allocated by",
+    "Freed by",
+    "allocated by",
+    "freed by",
+    "Last potentially",
+    "Second to last",
+    "bad_page",
+    "Future hung task",
+    "Blocked by",
+    "blocked by",
+    "Showing",
+    "Rust",
+    "Unable to handle",
+    "Hint:",
+    "CONFIG_",
+    "entry_",
+    "Local variable",
+    "Uninit was",
+    "Bytes ",
+    "Memory access of size",
+    "Data copied",
+    "Reported by",
+    "read to",
+    "write to",
+    "value changed",
+    "Spectre",
+];
+
+/// Looks at a line's text.
+pub(crate) fn of(text: &str) -> Shape {
+    let text = text.trim();
+    if text.is_empty() {
+        return Shape::Blank;
+    }
+    if is_fence(text) {
+        return Shape::Fence;
+    }
+    if text.contains("--[ cut here ]--") || text.contains("<--- cut here ---") {
+        return Shape::CutHere;
+    }
+    if text.starts_with("---[ end ") {
+        return Shape::End;
+    }
+    if stacks::opens_stack(text) {
+        return Shape::Known;
+    }
+    if frame::parse(text).is_some() {
+        return Shape::Frame;
+    }
+    if KNOWN.iter().any(|k| text.starts_with(k)) || is_dump(text) {
+        return Shape::Known;
+    }
+    Shape::Other
+}
+
+fn is_fence(text: &str) -> bool {
+    text.len() >= 20 && text.bytes().all(|b| b == b'=')
+}
+
+/// Words of a memory or stack dump, `>ffff8880: fa fb…`, or a lone rule.
+fn is_dump(text: &str) -> bool {
+    let text = text.trim_start_matches('>');
+    let mut words = text.split_whitespace();
+    let Some(first) = words.next() else {
+        return false;
+    };
+    let first = first.trim_end_matches(':');
+    let hex = |w: &str| w.bytes().all(|b| b.is_ascii_hexdigit());
+    (first.len() >= 8 && hex(first) && words.all(|w| hex(w) || w.starts_with('.')))
+        || text
+            .bytes()
+            .all(|b| matches!(b, b'-' | b'^' | b' ' | b'=' | b'#'))
+}

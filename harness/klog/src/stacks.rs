@@ -1,0 +1,179 @@
+//! A report's lines to its stacks: which lines open one, whose it is, and why it is printed.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use crate::frame::{self, FrameLine};
+use crate::line::Line;
+use crate::report::{Frame, Role, Stack, Task};
+
+/// A line that says which stack comes next.
+struct Opener {
+    /// What the line, blanks at its ends off, starts with.
+    starts: &'static str,
+    /// What it ends with; empty: anything.
+    ends: &'static str,
+    role: Role,
+}
+
+const fn opener(starts: &'static str, ends: &'static str, role: Role) -> Opener {
+    Opener { starts, ends, role }
+}
+
+/// From mm/kasan/report.c, mm/kfence/report.c, mm/kmsan/report.c, kernel/kcsan/report.c and
+/// kernel/locking/lockdep.c, old wordings included.
+const OPENERS: &[Opener] = &[
+    opener("Allocated by task", "", Role::Alloc),
+    opener("allocated by task", "", Role::Alloc),
+    opener("Allocated:", "", Role::Alloc),
+    opener("Freed by task", "", Role::Free),
+    opener("freed by task", "", Role::Free),
+    opener("Freed:", "", Role::Free),
+    opener("Last potentially related work creation:", "", Role::AuxWork),
+    opener(
+        "Second to last potentially related work creation:",
+        "",
+        Role::AuxWork,
+    ),
+    opener("Last call_rcu():", "", Role::AuxWork),
+    opener("Second to last call_rcu():", "", Role::AuxWork),
+    opener("Uninit was stored to memory at:", "", Role::Store),
+    opener("Uninit was created at:", "", Role::Origin),
+    opener("Local variable ", "created at:", Role::Origin),
+    opener("-> #", ":", Role::LockChain),
+    opener("... acquired at", "", Role::LockChain),
+    opener("... key      at", "", Role::LockChain),
+    opener("{", "state was registered at:", Role::LockChain),
+    opener("NMI backtrace for cpu", "", Role::Context),
+    opener("Showing all locks held in the system:", "", Role::Context),
+    opener("Kernel panic - not syncing", "", Role::Panic),
+    opener("read to 0x", ":", Role::Racing),
+    opener("write to 0x", ":", Role::Racing),
+    opener("read-write to 0x", ":", Role::Racing),
+    opener("read (marked) to 0x", ":", Role::Racing),
+    opener("write (marked) to 0x", ":", Role::Racing),
+    opener("assert no ", ":", Role::Racing),
+];
+
+static TASK: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"by task (?:(\S+)/)?(\d+)").expect("a valid pattern"));
+
+/// Every stack of the report, in the order printed. `head` is the headline's index.
+pub(crate) fn collect(lines: &[Line], head: usize) -> Vec<Stack> {
+    let mut stacks: Vec<Stack> = Vec::new();
+    let mut current = Stack {
+        role: Role::Fault,
+        task: None,
+        frames: Vec::new(),
+    };
+    // Registers after the end marker repeat what stood above.
+    let mut ended = false;
+    let mut context = Role::Fault;
+    for line in &lines[head..] {
+        let text = line.text.trim();
+        if let Some(opener) = role_opener(text) {
+            let task = TASK.captures(text).map(|c| Task {
+                name: c.get(1).map_or("", |m| m.as_str()).to_owned(),
+                pid: c[2].parse().ok(),
+            });
+            let racing_first = opener == Role::Racing
+                && !stacks
+                    .iter()
+                    .any(|s| matches!(s.role, Role::Fault | Role::Racing))
+                && current.frames.is_empty();
+            let role = if racing_first { Role::Fault } else { opener };
+            if matches!(opener, Role::Context | Role::Panic) {
+                context = opener;
+                ended = false;
+            }
+            close(&mut stacks, &mut current, role, task);
+            continue;
+        }
+        if is_trace_header(text) {
+            let only_pointer = current.frames.iter().all(|f| f.interrupted);
+            let fresh = current.frames.is_empty();
+            if !(fresh || only_pointer && current.frames.len() <= 2) {
+                let role = if matches!(context, Role::Context | Role::Panic) {
+                    context
+                } else if current.role == Role::Fault {
+                    Role::Context
+                } else {
+                    Role::Fault
+                };
+                close(&mut stacks, &mut current, role, None);
+            }
+            continue;
+        }
+        if text.starts_with("---[ end trace") {
+            ended = true;
+            continue;
+        }
+        match frame::parse(&line.text) {
+            Some(FrameLine::Frame(f)) if ended && f.interrupted => {}
+            Some(FrameLine::Frame(f)) => push(&mut current.frames, f),
+            Some(FrameLine::From(callee, caller)) => {
+                if current
+                    .frames
+                    .last()
+                    .is_none_or(|last| last.symbol != callee.symbol)
+                {
+                    push(&mut current.frames, callee);
+                }
+                push(&mut current.frames, caller);
+            }
+            None => {}
+        }
+    }
+    close(&mut stacks, &mut current, Role::Fault, None);
+    // Before 4.18 a WARNING with panic_on_warn had no stack but that of panic().
+    if !stacks
+        .iter()
+        .any(|s| s.role == Role::Fault && s.frames.len() > 1)
+        && let Some(panic) = stacks.iter_mut().find(|s| s.role == Role::Panic)
+    {
+        panic.role = Role::Fault;
+    }
+    stacks
+}
+
+/// Longer stacks are loops (a stack overflow's recursion); what matters stands at both ends.
+const MAX_FRAMES: usize = 1024;
+
+fn push(frames: &mut Vec<Frame>, frame: Frame) {
+    if frames.len() < MAX_FRAMES {
+        frames.push(frame);
+    }
+}
+
+fn close(stacks: &mut Vec<Stack>, current: &mut Stack, role: Role, task: Option<Task>) {
+    let next = Stack {
+        role,
+        task,
+        frames: Vec::new(),
+    };
+    let done = std::mem::replace(current, next);
+    if !done.frames.is_empty() {
+        stacks.push(done);
+    }
+}
+
+fn role_opener(text: &str) -> Option<Role> {
+    OPENERS
+        .iter()
+        .find(|o| text.starts_with(o.starts) && text.ends_with(o.ends))
+        .map(|o| o.role)
+}
+
+/// The line above a call chain.
+pub(crate) fn is_trace_header(text: &str) -> bool {
+    matches!(
+        text,
+        "Call Trace:" | "Call trace:" | "Backtrace:" | "Call Trace: (unreliable)"
+    ) || text == "stack backtrace:"
+}
+
+/// The line opens a stack or a part of a report that has one.
+pub(crate) fn opens_stack(text: &str) -> bool {
+    is_trace_header(text) || role_opener(text).is_some()
+}

@@ -1,3 +1,40 @@
-//! knobrig.
+//! `knobrig`: parse, call, exit.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use knobrig::cli::{Cli, Verb};
+use knobrig::engine::probe;
+use knobrig::exit::Exit;
+use knobrig::verbs;
+
+fn main() -> ExitCode {
+    let command: Vec<String> =
+        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout and are no error; a closed pipe is none either.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Clean }.into();
+        }
+    };
+    let result = match &cli.verb {
+        Verb::Run(arguments) => verbs::run::run(arguments, command),
+        Verb::Test(arguments) => verbs::test::run(arguments),
+        Verb::Doctor => verbs::doctor::run(),
+        Verb::Image(command) => verbs::image::run(command),
+        Verb::Bench(command) => verbs::bench::run(command),
+        Verb::ProbeKvm => {
+            println!("{}", serde_json::to_string(&probe::probe()).unwrap_or_default());
+            Ok(Exit::Clean)
+        }
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("knobrig: {error}");
+            error.exit().into()
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Races between a driver's files and its teardown: placed, replayed, explained.
+#[derive(Debug, Parser)]
+#[command(
+    name = "knobrig",
+    version,
+    after_help = "Exit codes: 0 clean, 10 findings, 2 usage, 3 the machine lacks something, \
+                  4 the rig itself failed, 130 interrupted."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Boot a guest and make opens, reads, writes and closes collide with rmmod.
+    Run(RunArgs),
+    /// Set up and run the whole test suite, guests included.
+    Test(TestArgs),
+    /// Tell what this machine has and what it lacks.
+    Doctor,
+    /// Kernel images: build, show, clean.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Measure the rig against a plain loop on the same image.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Run the KVM probe and print what it found.
+    #[command(name = crate::engine::probe::VERB, hide = true)]
+    ProbeKvm,
+}
+
+/// `run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// A built-in target, or a target file (.toml).
+    #[arg(long, default_value = "mydrv")]
+    pub target: String,
+    /// The rule by which the module may be unloaded [default: the target's first].
+    #[arg(long)]
+    pub lifetime: Option<String>,
+    /// A planted bug of the target.
+    #[arg(long)]
+    pub mutant: Option<String>,
+    /// How long episodes run, from the first guest's start: 90s, 10m, 2h.
+    #[arg(long, default_value = "60s", conflicts_with = "episodes")]
+    pub duration: Span,
+    /// How many episodes run.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub episodes: Option<u64>,
+    /// Decides every episode; the same seed plans the same run [default: random].
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// vCPUs of the guest.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=8))]
+    pub cpus: u32,
+    /// Memory of the guest in MiB.
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(256..=65536))]
+    pub memory: u32,
+    /// The kernel: kasan, debug (kasan and the heavy checkers), release (debug and delayed
+    /// kobject release).
+    #[arg(long, default_value = "kasan")]
+    pub variant: VariantArg,
+    /// Build the kernel from this tree or tarball instead of the pinned source.
+    #[arg(long, value_name = "DIR|TARBALL")]
+    pub kernel_source: Option<PathBuf>,
+    /// How guest code runs; auto takes KVM where it truly works.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub accel: AccelChoice,
+    /// Where the run is kept [default: knobrig-out/TIME-TARGET].
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// How the summary is printed.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
+    /// Stop at the first finding.
+    #[arg(long)]
+    pub fail_fast: bool,
+    /// No progress, only the summary.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `test`
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// Passed on to `cargo test`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub rest: Vec<String>,
+}
+
+/// `image`
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Build a kernel, or tell that it is there.
+    Build {
+        /// kasan, debug or release.
+        #[arg(long, default_value = "kasan")]
+        variant: VariantArg,
+        /// Build from this tree or tarball instead of the pinned source.
+        #[arg(long, value_name = "DIR|TARBALL")]
+        kernel_source: Option<PathBuf>,
+    },
+    /// List what the cache holds.
+    Show,
+    /// Free what no current source makes use of.
+    Clean {
+        /// Free everything.
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// `bench`
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// The overlap ratio of gates against a plain loop, and episodes per second.
+    Overlap {
+        /// Lifetime of mydrv.
+        #[arg(long, default_value = "drained")]
+        lifetime: String,
+        /// Rounds; each runs both, one after the other.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+        rounds: u32,
+        /// How long each side of a round runs.
+        #[arg(long, default_value = "20s")]
+        duration: Span,
+        /// The kernel's variant.
+        #[arg(long, default_value = "kasan")]
+        variant: VariantArg,
+        /// How guest code runs.
+        #[arg(long, value_enum, default_value = "auto")]
+        accel: AccelChoice,
+        /// How the result is printed.
+        #[arg(long, value_enum, default_value = "human")]
+        format: Format,
+    },
+}
+
+/// How guest code is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AccelChoice {
+    /// KVM where it truly works, else TCG.
+    Auto,
+    /// KVM or an error.
+    Kvm,
+    /// Translated.
+    Tcg,
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Human,
+    /// One versioned object on one line.
+    Json,
+}
+
+/// A kernel variant on the command line.
+#[derive(Clone, Copy, Debug)]
+pub struct VariantArg(pub knobrig_images::Variant);
+
+impl FromStr for VariantArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| "one of kasan, debug, release is expected".to_owned())
+    }
+}
+
+/// A time span on the command line: a number and s, m, h or d.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no time span; write 90s, 10m, 2h or 1d");
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let number: u64 = text[..split].parse().map_err(|_| wrong())?;
+        let unit = match &text[split..] {
+            "s" | "" => 1,
+            "m" => 60,
+            "h" => 3600,
+            "d" => 86_400,
+            _ => return Err(wrong()),
+        };
+        match number.checked_mul(unit) {
+            // A year: the clock's arithmetic must not overflow.
+            Some(seconds @ 1..=31_536_000) => Ok(Self(Duration::from_secs(seconds))),
+            _ => Err(format!("{text:?}: between 1s and 365d are possible")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn spans_are_read_and_nonsense_is_told() {
+        assert_eq!("90s".parse(), Ok(Span(Duration::from_secs(90))));
+        assert_eq!("2h".parse(), Ok(Span(Duration::from_secs(7200))));
+        for wrong in ["", "s", "0s", "-1s", "1w", "99999999999999999999s", "400d"] {
+            assert!(wrong.parse::<Span>().is_err(), "{wrong}");
+        }
+    }
+}

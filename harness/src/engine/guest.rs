@@ -1,0 +1,586 @@
+//! One guest: its QEMU, its device, the link to its agent, its console. Everything that comes
+//! from it arrives in one place, [`Guest::next`], which also notices at once when a part of it
+//! goes away.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use command_fds::{CommandFdExt, FdMapping};
+use dk_control::Event;
+use knobrig_klog::{Report, Stream};
+use knobrig_proto::{FromGuest, Outcome, Step, ToGuest};
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::process::Child;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use super::device::{Device, DeviceProgram};
+use super::lines::Lines;
+use super::process::{self, Tail};
+use super::qemu::{Accel, Descriptors, Machine, Qemu};
+use crate::error::Error;
+
+/// From QEMU's start to the agent's hello. TCG on a loaded machine takes 20 s at worst.
+const BOOT: Duration = Duration::from_secs(90);
+/// Heartbeats come every half second; a guest without one for so long is silent.
+pub const SILENCE: Duration = Duration::from_secs(30);
+/// A report that has begun is complete when nothing more comes for so long.
+const REPORT_QUIET: Duration = Duration::from_millis(500);
+/// The agent's answer to a few steps.
+const DO: Duration = Duration::from_secs(60);
+/// Messages between the tasks that read and the one that decides. When it is full the readers
+/// wait, and with them the guest: memory stays bounded.
+const CHANNEL: usize = 256;
+
+/// What a guest is made of, the same for each of a run.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// The installed QEMU.
+    pub qemu: Qemu,
+    /// How it runs guest code.
+    pub accel: Accel,
+    /// vCPUs.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// What boots.
+    pub kernel: PathBuf,
+    /// Its initramfs.
+    pub initrd: PathBuf,
+    /// The device program.
+    pub device: PathBuf,
+    /// Appended to.
+    pub console_log: PathBuf,
+    /// Appended to.
+    pub device_trace: PathBuf,
+}
+
+/// Something that came from a guest.
+#[derive(Debug)]
+pub enum Happening {
+    /// The agent spoke (heartbeats aside).
+    Agent(FromGuest),
+    /// A gate held or let go.
+    Gate(Event),
+    /// The kernel reported. `episode` is the last marker before it in the log.
+    Report {
+        /// The report, complete.
+        report: Box<Report>,
+        /// The episode that it came of.
+        episode: Option<u64>,
+    },
+    /// A marker came by on the console.
+    Marker(String),
+    /// The device program died and was started again; requests in flight were sent anew.
+    DeviceRestarted {
+        /// How it ended.
+        why: String,
+    },
+}
+
+/// Why a guest can't go on.
+#[derive(Debug)]
+pub enum Loss {
+    /// QEMU ended and said nothing of a kernel report: killed, or broken.
+    Qemu(String),
+    /// The guest shut itself down or reset without a word.
+    Reset(String),
+    /// QEMU runs and nothing comes.
+    Silent(String),
+    /// The rig's own parts failed.
+    Rig(Error),
+}
+
+impl Loss {
+    /// In words.
+    pub fn why(&self) -> String {
+        match self {
+            Self::Qemu(why) | Self::Reset(why) | Self::Silent(why) => why.clone(),
+            Self::Rig(error) => error.to_string(),
+        }
+    }
+}
+
+impl From<Error> for Loss {
+    fn from(error: Error) -> Self {
+        Self::Rig(error)
+    }
+}
+
+/// How a boot can fail.
+#[derive(Debug)]
+pub enum BootFailure {
+    /// The kernel reported something before the agent spoke: no driver's doing.
+    Unfit(Box<Report>),
+    /// It never came up.
+    Lost(Loss),
+}
+
+/// A running guest.
+pub struct Guest {
+    qemu: Child,
+    stderr: Tail,
+    device: Device,
+    program: DeviceProgram,
+    events: mpsc::Sender<Event>,
+    gates: mpsc::Receiver<Event>,
+    agent: OwnedWriteHalf,
+    heard: mpsc::Receiver<Heard>,
+    /// Taken off `heard` while something else was awaited.
+    kept: VecDeque<Happening>,
+    console_open: bool,
+    last_sign: Instant,
+    last_console: String,
+    next_do: u64,
+    /// Uptime in the agent's last heartbeat or hello, in milliseconds.
+    pub uptime_ms: u64,
+    /// The kernel's release.
+    pub release: String,
+    // Last: the sockets go after the processes that use them.
+    _dir: TempDir,
+}
+
+/// From the reading tasks.
+enum Heard {
+    Agent(FromGuest),
+    AgentGone(String),
+    Report(Box<Report>, Option<u64>),
+    Marker(String),
+    ConsoleLine(String),
+    ConsoleEnd,
+}
+
+impl Guest {
+    /// Boots a guest and waits for its agent.
+    ///
+    /// # Errors
+    /// [`BootFailure`].
+    pub async fn boot(recipe: &Recipe) -> Result<Self, BootFailure> {
+        let mut guest = Self::start(recipe).await.map_err(|error| BootFailure::Lost(error.into()))?;
+        let end = Instant::now() + BOOT;
+        loop {
+            match guest.next_until(end, "the agent's hello").await {
+                Ok(Happening::Agent(FromGuest::Hello { version, kernel, uptime_ms, .. })) => {
+                    if version != knobrig_proto::VERSION {
+                        return Err(BootFailure::Lost(Loss::Rig(Error::Rig(format!(
+                            "the agent speaks version {version}, the harness {}",
+                            knobrig_proto::VERSION
+                        )))));
+                    }
+                    guest.release = kernel;
+                    guest.uptime_ms = uptime_ms;
+                    return Ok(guest);
+                }
+                Ok(Happening::Report { report, .. }) => return Err(BootFailure::Unfit(report)),
+                Ok(Happening::DeviceRestarted { why }) => {
+                    let why = format!("the device program ended during the boot ({why})");
+                    return Err(BootFailure::Lost(Loss::Rig(Error::Rig(why))));
+                }
+                Ok(_) => {}
+                Err(loss) => return Err(BootFailure::Lost(loss)),
+            }
+        }
+    }
+
+    async fn start(recipe: &Recipe) -> Result<Self, Error> {
+        // Short: a socket's path has 108 bytes.
+        let dir = tempfile::Builder::new()
+            .prefix("knobrig-")
+            .tempdir()
+            .map_err(Error::file("create a directory in", std::env::temp_dir()))?;
+        let program = DeviceProgram {
+            program: recipe.device.clone(),
+            dir: dir.path().to_owned(),
+            trace: recipe.device_trace.clone(),
+        };
+        let (events, gates) = mpsc::channel(CHANNEL);
+        let device = program.start(events.clone()).await?;
+        let (console, console_qemu) = pair()?;
+        let (agent, agent_qemu) = pair()?;
+        let fds = Descriptors { console: 3, agent: 4 };
+        let machine = Machine {
+            accel: recipe.accel,
+            cpus: recipe.cpus,
+            memory_mib: recipe.memory_mib,
+            kernel: &recipe.kernel,
+            initrd: &recipe.initrd,
+            device: &program.socket(),
+        };
+        let mut command = tokio::process::Command::new(&recipe.qemu.path);
+        command.args(recipe.qemu.arguments(&machine, fds));
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mappings = vec![
+            FdMapping { parent_fd: console_qemu, child_fd: fds.console },
+            FdMapping { parent_fd: agent_qemu, child_fd: fds.agent },
+        ];
+        command
+            .fd_mappings(mappings)
+            .map_err(|error| Error::Rig(format!("failed to hand QEMU its sockets: {error}")))?;
+        let mut qemu = process::spawn(&mut command, &recipe.qemu.path)?;
+        // It holds QEMU's ends of the sockets, which must close when QEMU does.
+        drop(command);
+        let stderr = Tail::follow(qemu.stderr.take());
+
+        let (sender, heard) = mpsc::channel(CHANNEL);
+        let log = File::options()
+            .append(true)
+            .create(true)
+            .open(&recipe.console_log)
+            .map_err(Error::file("open", &recipe.console_log))?;
+        tokio::spawn(hear_console(console, log, sender.clone()));
+        let (reader, writer) = agent.into_split();
+        tokio::spawn(hear_agent(Lines::new(reader, knobrig_proto::MAX_LINE), sender));
+        Ok(Self {
+            qemu,
+            stderr,
+            device,
+            program,
+            events,
+            gates,
+            agent: writer,
+            heard,
+            kept: VecDeque::new(),
+            console_open: true,
+            last_sign: Instant::now(),
+            last_console: String::new(),
+            next_do: 1,
+            uptime_ms: 0,
+            release: String::new(),
+            _dir: dir,
+        })
+    }
+
+    /// The next thing that comes from the guest, by `end`.
+    ///
+    /// # Errors
+    /// The guest can't go on, or `what` did not come in time.
+    pub async fn next_until(&mut self, end: Instant, what: &str) -> Result<Happening, Loss> {
+        if let Some(kept) = self.kept.pop_front() {
+            return Ok(kept);
+        }
+        loop {
+            let silent_at = self.last_sign + SILENCE.max(boot_grace(self.uptime_ms));
+            let wake = end.min(silent_at);
+            tokio::select! {
+                biased;
+                heard = self.heard.recv() => match heard {
+                    Some(heard) => if let Some(happening) = self.take(heard)? {
+                        return Ok(happening);
+                    },
+                    None => return Err(self.qemu_ended().await),
+                },
+                gate = self.gates.recv() => if let Some(event) = gate {
+                    return Ok(Happening::Gate(event));
+                },
+                why = self.device.ended() => {
+                    self.device = self.program.start(self.events.clone()).await?;
+                    return Ok(Happening::DeviceRestarted { why });
+                }
+                () = tokio::time::sleep_until(wake) => {
+                    if wake == silent_at {
+                        return Err(Loss::Silent(format!(
+                            "nothing from the guest for {:?} while awaiting {what}; last line of its \
+                             console: {}",
+                            self.last_sign.elapsed(),
+                            self.last_console
+                        )));
+                    }
+                    return Err(Loss::Rig(Error::Deadline {
+                        what: what.to_owned(),
+                        after: end.elapsed(),
+                        last: format!("console: {}", self.last_console),
+                    }));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, heard: Heard) -> Result<Option<Happening>, Loss> {
+        match heard {
+            Heard::Agent(FromGuest::Heartbeat { uptime_ms, .. }) => {
+                self.last_sign = Instant::now();
+                self.uptime_ms = uptime_ms;
+                Ok(None)
+            }
+            Heard::Agent(message) => {
+                self.last_sign = Instant::now();
+                Ok(Some(Happening::Agent(message)))
+            }
+            // QEMU's end closes the link too, and its console says why: that comes next.
+            Heard::AgentGone(why) => {
+                self.last_console = format!("{} (agent link: {why})", self.last_console);
+                Ok(None)
+            }
+            Heard::Report(report, episode) => Ok(Some(Happening::Report { report, episode })),
+            Heard::Marker(line) => Ok(Some(Happening::Marker(line))),
+            Heard::ConsoleLine(line) => {
+                self.last_console = line;
+                Ok(None)
+            }
+            Heard::ConsoleEnd => {
+                self.console_open = false;
+                Ok(None)
+            }
+        }
+    }
+
+    /// QEMU has closed its console and the agent's link: tells how it ended.
+    async fn qemu_ended(&mut self) -> Loss {
+        let Ok(status) = timeout(Duration::from_secs(5), self.qemu.wait()).await else {
+            return Loss::Qemu("QEMU closed the guest's console and did not end".into());
+        };
+        let said = self.stderr.text().await;
+        match status {
+            Ok(status) if status.success() => Loss::Reset(format!(
+                "the guest reset or shut down without a report; last line of its console: {}",
+                self.last_console
+            )),
+            Ok(status) => Loss::Qemu(format!("QEMU ended ({status}); it said: {said}")),
+            Err(error) => Loss::Qemu(format!("QEMU can't be waited for: {error}")),
+        }
+    }
+
+    /// Sends the agent a message.
+    ///
+    /// # Errors
+    /// The link is down; [`next_until`](Self::next_until) tells why.
+    pub async fn send(&mut self, message: &ToGuest) -> Result<(), Loss> {
+        let line = knobrig_proto::to_line(message);
+        let sent = timeout(DO, self.agent.write_all(line.as_bytes())).await;
+        match sent {
+            Ok(Ok(())) => Ok(()),
+            // The reader of QEMU's end tells better what happened.
+            Ok(Err(_)) => Ok(()),
+            Err(_) => Err(Loss::Silent(format!("the agent took no message for {DO:?}"))),
+        }
+    }
+
+    /// Runs steps in the guest, outside an episode.
+    ///
+    /// # Errors
+    /// The guest is lost; a report ends the wait, too, and is kept for
+    /// [`next_until`](Self::next_until).
+    pub async fn run_steps(&mut self, steps: Vec<Step>) -> Result<Vec<Outcome>, Loss> {
+        let id = self.next_do;
+        self.next_do += 1;
+        self.send(&ToGuest::Do { id, steps }).await?;
+        let end = Instant::now() + DO;
+        let mut kept = VecDeque::new();
+        let outcomes = loop {
+            match self.next_until(end, "the agent's answer to steps").await? {
+                Happening::Agent(FromGuest::Done { id: done, outcomes }) if done == id => {
+                    break outcomes;
+                }
+                other => kept.push_back(other),
+            }
+        };
+        self.kept.extend(kept);
+        Ok(outcomes)
+    }
+
+    /// Puts a marker into the kernel log and waits until it has come out on the console, so
+    /// that everything that the kernel said before has, too. Gives a report that came first.
+    ///
+    /// # Errors
+    /// The guest is lost.
+    pub async fn drain_console(&mut self) -> Result<Option<Happening>, Loss> {
+        let marker = format!("knobrig: sync {}", self.next_do);
+        let write = Step::WriteFile { path: "/dev/kmsg".into(), data: format!("{marker}\n") };
+        self.run_steps(vec![write]).await?;
+        let end = Instant::now() + DO;
+        loop {
+            match self.next_until(end, "a marker on the console").await? {
+                Happening::Marker(line) if line == marker => return Ok(None),
+                report @ Happening::Report { .. } => return Ok(Some(report)),
+                _ => {}
+            }
+        }
+    }
+
+    /// The device, to command it.
+    pub fn device(&mut self) -> &mut Device {
+        &mut self.device
+    }
+
+    /// Process ids of QEMU and the device program, while they run.
+    pub fn pids(&self) -> (Option<u32>, Option<u32>) {
+        (self.qemu.id(), self.device.pid())
+    }
+
+    /// Stops QEMU and the device and waits until both are gone.
+    pub async fn stop(mut self) {
+        // Either may be gone already, which is what is wanted.
+        let _ = self.qemu.kill().await;
+        let _ = timeout(Duration::from_secs(5), self.device.quit()).await;
+    }
+}
+
+/// Before the first heartbeat only the boot's own deadline counts.
+fn boot_grace(uptime_ms: u64) -> Duration {
+    if uptime_ms == 0 { BOOT * 2 } else { Duration::ZERO }
+}
+
+/// A connected pair: our end, and the one that QEMU inherits.
+fn pair() -> Result<(UnixStream, OwnedFd), Error> {
+    let failed = |error: std::io::Error| Error::Rig(format!("failed to make a socket: {error}"));
+    let (ours, theirs) = StdUnixStream::pair().map_err(failed)?;
+    ours.set_nonblocking(true).map_err(failed)?;
+    Ok((UnixStream::from_std(ours).map_err(failed)?, theirs.into()))
+}
+
+async fn hear_agent<R: AsyncRead + Unpin>(mut lines: Lines<R>, sender: mpsc::Sender<Heard>) {
+    loop {
+        let heard = match lines.next().await {
+            Ok(Some(line)) => match knobrig_proto::from_line(&line) {
+                Ok(message) => Heard::Agent(message),
+                Err(error) => Heard::AgentGone(error.to_string()),
+            },
+            Ok(None) => Heard::AgentGone("closed".into()),
+            Err(error) => Heard::AgentGone(error.to_string()),
+        };
+        let gone = matches!(heard, Heard::AgentGone(_));
+        if sender.send(heard).await.is_err() || gone {
+            return;
+        }
+    }
+}
+
+/// Logs the console, parses it, and attributes each report to the marker before it.
+async fn hear_console(mut console: UnixStream, mut log: File, sender: mpsc::Sender<Heard>) {
+    let mut parser = Stream::new();
+    let mut markers = Markers::default();
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        // A report that has begun is complete when the console falls quiet.
+        let read = if parser.pending().is_some() {
+            match timeout(REPORT_QUIET, console.read(&mut buffer)).await {
+                Ok(read) => read,
+                Err(_) => {
+                    for report in parser.finish() {
+                        let episode = markers.before(report.range.start);
+                        let heard = Heard::Report(Box::new(report), episode);
+                        if sender.send(heard).await.is_err() {
+                            return;
+                        }
+                    }
+                    continue;
+                }
+            }
+        } else {
+            console.read(&mut buffer).await
+        };
+        let bytes = match read {
+            Ok(count) if count > 0 => &buffer[..count],
+            Ok(_) | Err(_) => break,
+        };
+        // A full disk must not stop the oracles; the run's own files tell of it.
+        let _ = log.write_all(bytes);
+        let mut heard: Vec<_> = Vec::new();
+        for report in parser.push(bytes) {
+            let episode = markers.before(report.range.start);
+            heard.push(Heard::Report(Box::new(report), episode));
+        }
+        heard.extend(markers.push(bytes).into_iter().map(Heard::Marker));
+        heard.push(Heard::ConsoleLine(markers.last_line.clone()));
+        for heard in heard {
+            if sender.send(heard).await.is_err() {
+                return;
+            }
+        }
+    }
+    for report in parser.finish() {
+        let episode = markers.before(report.range.start);
+        if sender.send(Heard::Report(Box::new(report), episode)).await.is_err() {
+            return;
+        }
+    }
+    let _ = sender.send(Heard::ConsoleEnd).await;
+}
+
+/// Finds the rig's own lines on the console and remembers where the episodes began.
+#[derive(Default)]
+struct Markers {
+    offset: usize,
+    line: Vec<u8>,
+    last_line: String,
+    /// Offset of a marker's line and its episode; the last few.
+    episodes: VecDeque<(usize, u64)>,
+}
+
+impl Markers {
+    /// A report comes out at most so many episodes late.
+    const KEPT: usize = 64;
+    /// Bytes of a line that are looked at.
+    const LINE: usize = 512;
+
+    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+        let mut found = Vec::new();
+        for &byte in bytes {
+            self.offset += 1;
+            if byte != b'\n' {
+                if self.line.len() < Self::LINE {
+                    self.line.push(byte);
+                }
+                continue;
+            }
+            let line = String::from_utf8_lossy(&self.line).trim_end().to_owned();
+            if let Some(at) = line.find("knobrig: ") {
+                let marker = &line[at..];
+                let number = marker.strip_prefix("knobrig: episode ");
+                if let Some(episode) = number.and_then(|number| number.parse().ok()) {
+                    if self.episodes.len() == Self::KEPT {
+                        self.episodes.pop_front();
+                    }
+                    self.episodes.push_back((self.offset - self.line.len() - 1, episode));
+                }
+                found.push(marker.to_owned());
+            }
+            if !line.is_empty() {
+                self.last_line = line;
+            }
+            self.line.clear();
+        }
+        found
+    }
+
+    fn before(&self, offset: usize) -> Option<u64> {
+        self.episodes.iter().rev().find(|(at, _)| *at <= offset).map(|(_, episode)| *episode)
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_belongs_to_the_marker_before_it() {
+        let mut markers = Markers::default();
+        let text = b"[ 1.0][ T1] knobrig: episode 7\r\nBUG: here\n[ 2.0] knobrig: episode 8\n";
+        let mut found = Vec::new();
+        for chunk in text.chunks(5) {
+            found.extend(markers.push(chunk));
+        }
+        assert_eq!(found, ["knobrig: episode 7", "knobrig: episode 8"]);
+        assert_eq!(markers.before(0), Some(7));
+        assert_eq!(markers.before(40), Some(7));
+        assert_eq!(markers.before(text.len()), Some(8));
+        assert_eq!(markers.last_line, "[ 2.0] knobrig: episode 8");
+    }
+
+    #[test]
+    fn boot_text_belongs_to_no_episode() {
+        let mut markers = Markers::default();
+        markers.push(b"Linux version\n");
+        assert_eq!(markers.before(3), None);
+    }
+}

@@ -1,0 +1,223 @@
+//! QEMU's command line, by version. Every option that the rig gives to QEMU stands here.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// The program.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+/// The oldest and the first no longer known version.
+pub const SUPPORTED: (Version, Version) = (Version(7, 2), Version(12, 0));
+
+/// Major and minor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Version(pub u32, pub u32);
+
+/// How QEMU runs guest code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accel {
+    /// By the kernel's KVM.
+    Kvm,
+    /// Translated, one thread a vCPU.
+    Tcg,
+}
+
+/// An installed QEMU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Qemu {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its version.
+    pub version: Version,
+    /// Its version with the package's suffix.
+    pub text: String,
+}
+
+/// What a guest is made of.
+#[derive(Clone, Debug)]
+pub struct Machine<'a> {
+    /// How guest code runs.
+    pub accel: Accel,
+    /// vCPUs.
+    pub cpus: u32,
+    /// Memory in MiB; the device maps all of it.
+    pub memory_mib: u32,
+    /// An ELF kernel with a PVH entry, or a bzImage.
+    pub kernel: &'a Path,
+    /// The initramfs.
+    pub initrd: &'a Path,
+    /// The device program's vhost-user socket.
+    pub device: &'a Path,
+}
+
+/// Descriptors that QEMU inherits, each one end of a socket pair.
+#[derive(Clone, Copy, Debug)]
+pub struct Descriptors {
+    /// The serial console.
+    pub console: i32,
+    /// The agent's port.
+    pub agent: i32,
+}
+
+impl Qemu {
+    /// Finds QEMU in PATH and asks its version.
+    ///
+    /// # Errors
+    /// It isn't there, doesn't run, or its version isn't known to work.
+    pub fn find() -> Result<Self, Error> {
+        let path = std::env::var_os("PATH")
+            .iter()
+            .flat_map(std::env::split_paths)
+            .map(|dir| dir.join(PROGRAM))
+            .find(|path| path.is_file())
+            .ok_or_else(|| {
+                Error::Machine(format!(
+                    "no {PROGRAM} in PATH; install it: sudo apt-get install qemu-system-x86"
+                ))
+            })?;
+        let output = Command::new(&path)
+            .arg("--version")
+            .output()
+            .map_err(|source| Error::Spawn { program: path.clone(), source })?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let (version, text) = parse_version(&text).ok_or_else(|| {
+            Error::Machine(format!("{} --version printed no version: {text:?}", path.display()))
+        })?;
+        if version < SUPPORTED.0 || version >= SUPPORTED.1 {
+            return Err(Error::Machine(format!(
+                "{} is QEMU {text}; knobrig knows {}.{} to 11: install one of these",
+                path.display(),
+                SUPPORTED.0.0,
+                SUPPORTED.0.1
+            )));
+        }
+        Ok(Self { path, version, text })
+    }
+
+    /// The arguments for a machine.
+    pub fn arguments(&self, machine: &Machine<'_>, fds: Descriptors) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        let mut option = |name: &str, value: String| {
+            arguments.push(format!("-{name}").into());
+            if !value.is_empty() {
+                arguments.push(value.into());
+            }
+        };
+        // i440fx: slot 1f of bus 0 is free there and can be hotplugged (q35 has its LPC there).
+        option("nodefaults", String::new());
+        option("no-user-config", String::new());
+        option("display", "none".into());
+        option("no-reboot", String::new());
+        option("machine", "pc,usb=off,vmport=off,memory-backend=ram".into());
+        match machine.accel {
+            Accel::Kvm => {
+                option("accel", "kvm".into());
+                option("cpu", "host".into());
+            }
+            Accel::Tcg => {
+                option("accel", "tcg,thread=multi".into());
+                option("cpu", "max".into());
+            }
+        }
+        option("smp", machine.cpus.to_string());
+        option("m", format!("{}M", machine.memory_mib));
+        // Shared, so that the device program can map it; of the very size of -m.
+        option(
+            "object",
+            format!("memory-backend-memfd,id=ram,size={}M,share=on", machine.memory_mib),
+        );
+        option("kernel", machine.kernel.display().to_string());
+        option("initrd", machine.initrd.display().to_string());
+        option("append", kernel_command_line(machine.accel));
+        option("chardev", format!("socket,id=console,fd={}", fds.console));
+        option("serial", "chardev:console".into());
+        option("device", "virtio-serial-pci,id=serial".into());
+        option("chardev", format!("socket,id=agent,fd={}", fds.agent));
+        option("device", format!("virtserialport,chardev=agent,name={}", knobrig_proto::PORT));
+        let reconnect =
+            if self.version >= Version(9, 2) { "reconnect-ms=200" } else { "reconnect=1" };
+        option("chardev", format!("socket,id=dk,path={},{reconnect}", machine.device.display()));
+        // One queue: QEMU would ask for one a vCPU, and the device has one.
+        option(
+            "device",
+            "vhost-user-blk-pci,id=dk,chardev=dk,addr=1f.0,disable-legacy=on,num-queues=1".into(),
+        );
+        arguments
+    }
+}
+
+/// What the kernel is told. A report must not stop the guest before it is out, and an oops
+/// must: the guest is spent.
+fn kernel_command_line(accel: Accel) -> String {
+    let mut words = vec![
+        "console=ttyS0",
+        "panic=-1",
+        "oops=panic",
+        "nokaslr",
+        "random.trust_cpu=on",
+        "8250.nr_uarts=1",
+        // Unload waits for RCU several times; expedited, that is microseconds.
+        "rcupdate.rcu_expedited=1",
+    ];
+    if accel == Accel::Tcg {
+        // Emulated clocks make the kernel's own calibration and watchdog slow and wrong.
+        words.extend(["tsc=reliable", "no_timer_check"]);
+    }
+    words.join(" ")
+}
+
+fn parse_version(text: &str) -> Option<(Version, String)> {
+    let (_, rest) = text.split_once("version ")?;
+    let line = rest.lines().next()?.trim();
+    let mut numbers = line.split(|c: char| !c.is_ascii_digit());
+    let version = Version(numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+    Some((version, line.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(version: Version) -> String {
+        let qemu = Qemu { path: PROGRAM.into(), version, text: String::new() };
+        let machine = Machine {
+            accel: Accel::Tcg,
+            cpus: 2,
+            memory_mib: 512,
+            kernel: "/k".as_ref(),
+            initrd: "/i".as_ref(),
+            device: "/d.sock".as_ref(),
+        };
+        let arguments = qemu.arguments(&machine, Descriptors { console: 3, agent: 4 });
+        let words: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn reconnect_is_spelled_as_the_version_knows_it() {
+        assert!(arguments(Version(7, 2)).contains("path=/d.sock,reconnect=1 "));
+        assert!(arguments(Version(9, 1)).contains("path=/d.sock,reconnect=1 "));
+        assert!(arguments(Version(9, 2)).contains("path=/d.sock,reconnect-ms=200 "));
+        assert!(arguments(Version(11, 1)).contains("path=/d.sock,reconnect-ms=200 "));
+    }
+
+    #[test]
+    fn memory_is_shared_and_of_one_size() {
+        let arguments = arguments(Version(10, 0));
+        assert!(arguments.contains("-m 512M"));
+        assert!(arguments.contains("memory-backend-memfd,id=ram,size=512M,share=on"));
+    }
+
+    #[test]
+    fn versions_are_read_with_the_packages_suffix() {
+        let text = "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright";
+        let (version, text) = parse_version(text).expect("a version");
+        assert_eq!((version, text.as_str()), (Version(10, 0), "10.0.2 (Debian 1:10.0.2+ds-2)"));
+        assert_eq!(parse_version("nonsense"), None);
+    }
+}

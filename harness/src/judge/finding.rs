@@ -1,0 +1,210 @@
+//! Findings: failures with the same key are one, with a count.
+
+use std::collections::BTreeMap;
+
+use knobrig_klog::Report;
+use serde::{Deserialize, Serialize};
+
+use super::oracle::Violation;
+use super::plan::Plan;
+
+/// Version of finding.json.
+pub const VERSION: u32 = 1;
+
+/// What decided that an episode went wrong, with its evidence.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "oracle", rename_all = "kebab-case")]
+pub enum Evidence {
+    /// The kernel reported it.
+    Kernel {
+        /// The report.
+        report: Box<Report>,
+    },
+    /// A rule of the target was broken, or something did not return.
+    Rule {
+        /// How.
+        violation: Violation,
+    },
+    /// The guest fell silent: its QEMU runs and nothing comes from it.
+    Guest {
+        /// What was awaited and what was seen last.
+        why: String,
+    },
+}
+
+impl Evidence {
+    /// One line that a person recognises the failure by.
+    pub fn title(&self) -> String {
+        match self {
+            Self::Kernel { report } => report.title.clone(),
+            Self::Rule { violation: Violation { rule: None, step, .. } } => {
+                format!("liveness: {step} did not return")
+            }
+            Self::Rule { violation: Violation { rule: Some(rule), step, detail } } => {
+                format!("rule {}: {step}: {detail}", kebab(rule))
+            }
+            Self::Guest { .. } => "guest fell silent".into(),
+        }
+    }
+
+    /// What equal failures share, whatever their seed.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Kernel { report } => format!("kernel {}", report.key),
+            Self::Rule { violation } => match &violation.rule {
+                Some(rule) => format!("rule {} {}", kebab(rule), violation.step),
+                None => format!("liveness {}", violation.step),
+            },
+            Self::Guest { .. } => "guest silent".into(),
+        }
+    }
+
+    /// The evidence in words, for report.txt.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Kernel { report } => report.text.clone(),
+            Self::Rule { violation } => format!("{}: {}\n", violation.step, violation.detail),
+            Self::Guest { why } => format!("{why}\n"),
+        }
+    }
+}
+
+fn kebab<T: Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => String::new(),
+    }
+}
+
+/// Where a finding was first met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Met {
+    /// Which guest of the run, from 1.
+    pub guest: u64,
+    /// Which episode of the run, from 1; absent where no episode ran.
+    pub episode: Option<u64>,
+    /// Milliseconds since that guest's first episode began.
+    pub guest_ms: u64,
+}
+
+/// What a run's findings share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// The target.
+    pub target: String,
+    /// Its lifetime.
+    pub lifetime: String,
+    /// Its mutant.
+    pub mutant: Option<String>,
+    /// The seed.
+    pub seed: u64,
+    /// Id of the kernel image.
+    pub kernel: String,
+}
+
+/// A deduplicated failure, with its evidence and what replays it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finding {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Its number in the run, from 1; its directory's name.
+    pub number: usize,
+    /// One line.
+    pub title: String,
+    /// What equal failures share.
+    pub key: String,
+    /// Times met in this run.
+    pub count: u64,
+    /// The first time.
+    pub first: Met,
+    /// Of the run.
+    pub setting: Setting,
+    /// Of the first time.
+    pub evidence: Evidence,
+    /// The episode that it came of, whole: actors, ops, gate, checks.
+    pub episode: Option<Plan>,
+}
+
+/// The findings of a run.
+#[derive(Debug, Default)]
+pub struct Findings {
+    by_key: BTreeMap<String, Finding>,
+}
+
+impl Findings {
+    /// Takes a failure in. Gives the finding that it is, new or counted up.
+    pub fn add(
+        &mut self,
+        evidence: Evidence,
+        first: Met,
+        setting: &Setting,
+        episode: Option<&Plan>,
+    ) -> &Finding {
+        let number = self.by_key.len() + 1;
+        let finding = self.by_key.entry(evidence.key()).or_insert_with(|| Finding {
+            version: VERSION,
+            number,
+            title: evidence.title(),
+            key: evidence.key(),
+            count: 0,
+            first,
+            setting: setting.clone(),
+            evidence,
+            episode: episode.cloned(),
+        });
+        finding.count += 1;
+        finding
+    }
+
+    /// All, by number.
+    pub fn all(&self) -> Vec<&Finding> {
+        let mut all: Vec<_> = self.by_key.values().collect();
+        all.sort_by_key(|finding| finding.number);
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::plan::Rule;
+
+    fn met(episode: u64) -> Met {
+        Met { guest: 1, episode: Some(episode), guest_ms: 5 }
+    }
+
+    fn violation(step: &str) -> Evidence {
+        let violation = Violation {
+            rule: Some(Rule::Counts),
+            step: step.into(),
+            detail: "expected the text \"1\", read \"2\"".into(),
+        };
+        Evidence::Rule { violation }
+    }
+
+    #[test]
+    fn equal_failures_are_one_finding_that_keeps_the_first() {
+        let setting = Setting {
+            target: "t".into(),
+            lifetime: "l".into(),
+            mutant: None,
+            seed: 1,
+            kernel: "k".into(),
+        };
+        let mut findings = Findings::default();
+        findings.add(violation("read refcnt"), met(3), &setting, None);
+        let again = findings.add(violation("read refcnt"), met(9), &setting, None);
+        assert_eq!((again.count, again.first.episode), (2, Some(3)));
+        findings.add(violation("open x"), met(4), &setting, None);
+        let numbers: Vec<_> = findings.all().iter().map(|finding| finding.number).collect();
+        assert_eq!(numbers, [1, 2]);
+    }
+
+    #[test]
+    fn a_title_says_rule_step_and_result() {
+        assert_eq!(
+            violation("read refcnt").title(),
+            "rule counts: read refcnt: expected the text \"1\", read \"2\""
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! What a run came to: the totals, and the verdict that follows from them.
+
+use serde::{Deserialize, Serialize};
+
+use super::oracle::Collisions;
+use super::plan::Shape;
+use crate::exit::Exit;
+
+/// Version of summary.json.
+pub const VERSION: u32 = 1;
+
+/// Totals of the episodes of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Episodes.
+    pub episodes: u64,
+    /// Episodes in which the device held an op inside the driver.
+    pub held: u64,
+    /// Sums over them.
+    #[serde(flatten)]
+    pub collisions: Collisions,
+}
+
+impl Totals {
+    fn add(&mut self, held: bool, one: Collisions) {
+        self.episodes += 1;
+        self.held += u64::from(held);
+        self.collisions.teardowns_ok += one.teardowns_ok;
+        self.collisions.teardowns_refused += one.teardowns_refused;
+        self.collisions.overlapped += one.overlapped;
+        self.collisions.ops += one.ops;
+        self.collisions.ops_failed += one.ops_failed;
+    }
+
+    /// Teardowns that began while at least one op was inside the driver, over all teardowns.
+    pub fn overlap_ratio(&self) -> Option<f64> {
+        let teardowns = self.collisions.teardowns_ok + self.collisions.teardowns_refused;
+        (teardowns > 0).then(|| self.collisions.overlapped as f64 / teardowns as f64)
+    }
+}
+
+/// A finding's line in the summary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindingLine {
+    /// Its number, its directory's name.
+    pub number: usize,
+    /// Its title.
+    pub title: String,
+    /// Times met.
+    pub count: u64,
+    /// Milliseconds of the guest's time from its first episode to the finding.
+    pub guest_ms: u64,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Target, lifetime and mutant in one phrase.
+    pub title: String,
+    /// The seed.
+    pub seed: u64,
+    /// Wall time from the command's start to its end, in milliseconds.
+    pub wall_ms: u64,
+    /// Wall time in which guests ran episodes, in milliseconds.
+    pub episodes_ms: u64,
+    /// Wall time from the start of the first guest to its first op, in milliseconds.
+    pub first_episode_ms: Option<u64>,
+    /// Guests booted.
+    pub guests: u64,
+    /// Guests given up since their boot was not clean; none of it counts.
+    pub unfit_boots: u64,
+    /// Guests lost without a report.
+    pub lost: u64,
+    /// Why the last of them was lost.
+    pub lost_why: Option<String>,
+    /// Times that the device program died and was started again.
+    pub device_restarts: u64,
+    /// Episodes with a gate.
+    pub gated: Totals,
+    /// Episodes without one.
+    pub ungated: Totals,
+    /// Deduplicated findings.
+    pub findings: Vec<FindingLine>,
+    /// The run was stopped by a signal.
+    pub interrupted: bool,
+}
+
+impl Summary {
+    /// Counts an episode in. `held` says whether the device held an op in it.
+    pub fn add(&mut self, shape: Shape, held: bool, collisions: Collisions) {
+        match shape {
+            Shape::Gated => self.gated.add(held, collisions),
+            Shape::Stress | Shape::Birth | Shape::Counts | Shape::Naive => self.ungated.add(held, collisions),
+        }
+    }
+
+    /// Episodes of both kinds.
+    pub fn episodes(&self) -> u64 {
+        self.gated.episodes + self.ungated.episodes
+    }
+
+    /// Episodes a second while guests ran them.
+    pub fn rate(&self) -> f64 {
+        self.episodes() as f64 * 1000.0 / self.episodes_ms.max(1) as f64
+    }
+
+    /// The verdict. Findings outweigh a lost guest, and nothing is clean that did not run.
+    pub fn exit(&self) -> Exit {
+        if !self.findings.is_empty() {
+            Exit::Findings
+        } else if self.interrupted {
+            Exit::Interrupted
+        } else if self.lost > 0 || self.episodes() == 0 {
+            Exit::Rig
+        } else {
+            Exit::Clean
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ran(episodes: u64) -> Summary {
+        let mut summary = Summary::default();
+        for _ in 0..episodes {
+            summary.add(Shape::Gated, true, Collisions { teardowns_ok: 1, ..Default::default() });
+        }
+        summary
+    }
+
+    #[test]
+    fn nothing_is_clean_that_did_not_run() {
+        assert_eq!(ran(0).exit(), Exit::Rig);
+        assert_eq!(ran(1).exit(), Exit::Clean);
+    }
+
+    #[test]
+    fn a_lost_guest_is_not_clean_and_a_finding_outweighs_it() {
+        let mut summary = ran(5);
+        summary.lost = 1;
+        assert_eq!(summary.exit(), Exit::Rig);
+        summary.findings.push(FindingLine {
+            number: 1,
+            title: "t".into(),
+            count: 1,
+            guest_ms: 1,
+        });
+        assert_eq!(summary.exit(), Exit::Findings);
+    }
+
+    #[test]
+    fn a_run_without_a_teardown_has_no_ratio() {
+        assert_eq!(ran(0).gated.overlap_ratio(), None);
+        assert_eq!(ran(2).gated.overlap_ratio(), Some(0.0));
+    }
+}

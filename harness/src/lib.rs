@@ -1,0 +1,14 @@
+//! knobrig: races between a driver's files and its teardown, placed, replayed, explained.
+//!
+//! Data flows one way: target and seed → [`judge::plan`] → [`engine`] (guest and device) →
+//! [`judge::oracle`] → [`judge::finding`] → [`report`]. `judge` is pure and never imports the
+//! engine.
+
+pub mod cli;
+pub mod engine;
+pub mod error;
+pub mod exit;
+pub mod judge;
+pub mod report;
+pub mod target;
+pub mod verbs;

@@ -1,0 +1,205 @@
+//! The run directory: plain JSON and text, written as things happen, readable after a crash of
+//! the rig itself.
+//!
+//! ```text
+//! manifest.json            versions, seed, image, command line; written first
+//! events.jsonl             a line per event
+//! console.log              the guests' consoles, one after the other
+//! device.jsonl             the device's trace
+//! findings/001/            finding.json, report.txt
+//! summary.json             written last
+//! ```
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::events::{Event, Reporter, Stamped};
+use crate::engine::qemu::{Accel, Qemu};
+use crate::error::Error;
+use crate::judge::finding::{Finding, Setting};
+use crate::judge::summary::Summary;
+
+/// Version of manifest.json.
+pub const VERSION: u32 = 1;
+
+/// What the run was made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Of this program.
+    pub knobrig: String,
+    /// The command line, as given.
+    pub command: Vec<String>,
+    /// When it began, RFC 3339.
+    pub started: String,
+    /// Target, lifetime, mutant, seed, kernel id.
+    pub setting: Setting,
+    /// The kernel's `uname -r`, variant, source version and source hash.
+    pub kernel: KernelInfo,
+    /// QEMU.
+    pub qemu: Qemu,
+    /// How it ran guest code.
+    pub accel: Accel,
+    /// vCPUs.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+}
+
+/// The kernel that ran.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelInfo {
+    /// Its release.
+    pub release: String,
+    /// kasan, debug or release.
+    pub variant: String,
+    /// Package version or path.
+    pub source: String,
+    /// Hash of the source.
+    pub source_hash: String,
+    /// With line tables.
+    pub vmlinux: PathBuf,
+}
+
+/// A run's directory.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    events: File,
+}
+
+impl RunDir {
+    /// Makes the directory, which must not hold a run yet.
+    ///
+    /// # Errors
+    /// It can't be written, or holds a run.
+    pub fn create(path: &Path) -> Result<Self, Error> {
+        let manifest = path.join("manifest.json");
+        if manifest.exists() {
+            return Err(Error::Usage(format!(
+                "{} holds a run already; give another --out",
+                path.display()
+            )));
+        }
+        std::fs::create_dir_all(path.join("findings"))
+            .map_err(Error::file("create the run directory", path))?;
+        let path = path.canonicalize().map_err(Error::file("find", path))?;
+        let events = path.join("events.jsonl");
+        let events = File::create(&events).map_err(Error::file("create", events))?;
+        for empty in ["console.log", "device.jsonl"] {
+            let file = path.join(empty);
+            File::create(&file).map_err(Error::file("create", &file))?;
+        }
+        Ok(Self { path, events })
+    }
+
+    /// `knobrig-out/20260312-104501-mydrv` below the current directory.
+    pub fn default_path(target: &str) -> PathBuf {
+        let now = jiff::ZonedDateTime::now().strftime("%Y%m%d-%H%M%S").to_string();
+        let base = Path::new("knobrig-out").join(format!("{now}-{target}"));
+        // A second run in the same second gets a name of its own.
+        (1..)
+            .map(|n| if n == 1 { base.clone() } else { base.with_extension(n.to_string()) })
+            .find(|path| !path.exists())
+            .unwrap_or(base)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The guests' consoles.
+    pub fn console_log(&self) -> PathBuf {
+        self.path.join("console.log")
+    }
+
+    /// The device's trace.
+    pub fn device_trace(&self) -> PathBuf {
+        self.path.join("device.jsonl")
+    }
+
+    /// Writes manifest.json.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn manifest(&self, manifest: &Manifest) -> Result<(), Error> {
+        write_json(&self.path.join("manifest.json"), manifest)
+    }
+
+    /// Writes summary.json.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn summary(&self, summary: &Summary) -> Result<(), Error> {
+        write_json(&self.path.join("summary.json"), summary)
+    }
+
+    /// Writes a finding's directory, anew where its count has changed.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn finding(&self, finding: &Finding) -> Result<(), Error> {
+        let dir = self.path.join("findings").join(format!("{:03}", finding.number));
+        std::fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
+        write_json(&dir.join("finding.json"), finding)?;
+        write_whole(&dir.join("report.txt"), finding.evidence.text().as_bytes())
+    }
+}
+
+impl Reporter for RunDir {
+    fn event(&mut self, at: Duration, event: &Event) -> Result<(), Error> {
+        let stamped = Stamped { at_ms: at.as_millis() as u64, event: event.clone() };
+        let mut line = serde_json::to_vec(&stamped)
+            .map_err(|error| Error::Rig(format!("an event can't be written: {error}")))?;
+        line.push(b'\n');
+        self.events
+            .write_all(&line)
+            .map_err(Error::file("write", self.path.join("events.jsonl")))
+    }
+}
+
+fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+    let mut text = serde_json::to_vec_pretty(value)
+        .map_err(|error| Error::Rig(format!("{} can't be written: {error}", path.display())))?;
+    text.push(b'\n');
+    write_whole(path, &text)
+}
+
+/// A reader sees the old file or the new one, never half of one.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let dir = path.parent().unwrap_or("".as_ref());
+    let write = || {
+        let mut file = tempfile::Builder::new().prefix(".part-").tempfile_in(dir)?;
+        file.write_all(bytes)?;
+        file.persist(path).map_err(|error| error.error)
+    };
+    write().map(drop).map_err(Error::file("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_holds_a_run_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        std::fs::write(dir.path().join("manifest.json"), "{}").expect("writes");
+        let error = RunDir::create(dir.path()).expect_err("a run is there").to_string();
+        assert!(error.contains("--out"), "{error}");
+    }
+
+    #[test]
+    fn no_half_written_file_is_left() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let path = dir.path().join("a.json");
+        write_whole(&path, b"{}").expect("writes");
+        assert!(write_whole(&dir.path().join("no/such/dir"), b"{}").is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).expect("reads").count(), 1);
+    }
+}

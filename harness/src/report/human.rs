@@ -1,0 +1,143 @@
+//! The summary for people: the answer in the first line.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use super::progress::human_time;
+use crate::judge::summary::{Summary, Totals};
+
+/// The summary of a run whose directory is `dir`.
+pub fn summary(summary: &Summary, dir: &Path) -> String {
+    let mut text = String::new();
+    let time = human_time(Duration::from_millis(summary.wall_ms));
+    let episodes = summary.episodes();
+    let answer = match summary.findings.len() {
+        0 if summary.interrupted => "interrupted: no finding so far".to_owned(),
+        0 if summary.lost > 0 => "the rig failed: a guest was lost without a report".to_owned(),
+        0 if episodes == 0 => "the rig failed: no episode ran".to_owned(),
+        0 => "clean: no finding".to_owned(),
+        1 => "1 finding".to_owned(),
+        count => format!("{count} findings"),
+    };
+    // Writing to a String can't fail.
+    let _ = writeln!(text, "{answer} in {episodes} episodes of {} in {time}", summary.title);
+    for finding in &summary.findings {
+        let _ = writeln!(
+            text,
+            "  {:03}  {} (met {} times, first after {:.1} s of the guest's time)",
+            finding.number,
+            finding.title,
+            finding.count,
+            finding.guest_ms as f64 / 1000.0
+        );
+    }
+    if let Some(why) = &summary.lost_why {
+        let _ = writeln!(text, "  lost       {why}");
+    }
+    let sum = |pick: fn(&Totals) -> u64| pick(&summary.gated) + pick(&summary.ungated);
+    let _ = writeln!(
+        text,
+        "  teardowns  {} ok, {} refused",
+        sum(|totals| totals.collisions.teardowns_ok),
+        sum(|totals| totals.collisions.teardowns_refused)
+    );
+    let _ = writeln!(
+        text,
+        "  overlap    gated {}, without a gate {}",
+        overlap(&summary.gated),
+        overlap(&summary.ungated)
+    );
+    let _ = writeln!(
+        text,
+        "  ops        {}, of which {} met no live driver",
+        sum(|totals| totals.collisions.ops),
+        sum(|totals| totals.collisions.ops_failed)
+    );
+    let first = summary.first_episode_ms.map_or(String::new(), |ms| {
+        format!(", first episode after {:.1} s", ms as f64 / 1000.0)
+    });
+    let _ = writeln!(text, "  rate       {:.1} episodes/s{first}", summary.rate());
+    let _ = writeln!(
+        text,
+        "  guests     {} booted, {} given up for a boot that was not clean, {} lost, {} device restarts",
+        summary.guests, summary.unfit_boots, summary.lost, summary.device_restarts
+    );
+    let _ = writeln!(text, "  seed       {}", summary.seed);
+    let _ = writeln!(text, "  kept in    {}", dir.display());
+    text
+}
+
+fn overlap(totals: &Totals) -> String {
+    let teardowns = totals.collisions.teardowns_ok + totals.collisions.teardowns_refused;
+    match totals.overlap_ratio() {
+        Some(ratio) => format!("{ratio:.3} ({} of {teardowns})", totals.collisions.overlapped),
+        None => "none tried".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::oracle::Collisions;
+    use crate::judge::plan::Shape;
+    use crate::judge::summary::FindingLine;
+
+    fn ran() -> Summary {
+        let mut summary = Summary {
+            title: "mydrv (drained)".into(),
+            seed: 7,
+            wall_ms: 61_000,
+            episodes_ms: 50_000,
+            first_episode_ms: Some(4_600),
+            guests: 1,
+            ..Default::default()
+        };
+        let one = Collisions {
+            teardowns_ok: 1,
+            teardowns_refused: 0,
+            overlapped: 1,
+            ops: 4,
+            ops_failed: 1,
+        };
+        for _ in 0..400 {
+            summary.add(Shape::Gated, true, one);
+        }
+        summary.add(Shape::Stress, false, Collisions { overlapped: 0, ..one });
+        summary
+    }
+
+    #[test]
+    fn a_clean_run_says_so_first() {
+        insta::assert_snapshot!(super::summary(&ran(), "out".as_ref()), @r"
+        clean: no finding in 401 episodes of mydrv (drained) in 1 min 1 s
+          teardowns  401 ok, 0 refused
+          overlap    gated 1.000 (400 of 400), without a gate 0.000 (0 of 1)
+          ops        1604, of which 401 met no live driver
+          rate       8.0 episodes/s, first episode after 4.6 s
+          guests     1 booted, 0 given up for a boot that was not clean, 0 lost, 0 device restarts
+          seed       7
+          kept in    out
+        ");
+    }
+
+    #[test]
+    fn findings_come_first_with_their_numbers() {
+        let mut summary = ran();
+        summary.findings.push(FindingLine {
+            number: 1,
+            title: "KASAN: slab-use-after-free Read in mydrv::show".into(),
+            count: 3,
+            guest_ms: 1_250,
+        });
+        let text = super::summary(&summary, "out".as_ref());
+        let mut lines = text.lines();
+        assert!(lines.next().is_some_and(|line| line.starts_with("1 finding in 401 episodes")));
+        assert_eq!(
+            lines.next(),
+            Some(
+                "  001  KASAN: slab-use-after-free Read in mydrv::show (met 3 times, first after 1.2 s of the guest's time)"
+            )
+        );
+    }
+}

@@ -1,0 +1,6 @@
+//! What users see and keep of a run: one stream of events, several reporters that read it.
+
+pub mod dir;
+pub mod events;
+pub mod human;
+pub mod progress;

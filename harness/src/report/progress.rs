@@ -1,0 +1,229 @@
+//! The live display: a line on a terminal, plain lines otherwise. All of it on stderr.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::events::{Event, Reporter};
+use crate::error::Error;
+
+/// A plain line at most this often while nothing else is told.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// How far a run is to go.
+#[derive(Clone, Copy, Debug)]
+pub enum Goal {
+    /// So long from the first guest's start.
+    Duration(Duration),
+    /// So many episodes.
+    Episodes(u64),
+}
+
+/// Shows a run.
+pub struct Live {
+    bar: Option<ProgressBar>,
+    goal: Goal,
+    started: Option<Instant>,
+    said: Instant,
+    guest: u64,
+    episodes: u64,
+    findings: usize,
+}
+
+impl Live {
+    /// A display for a run with that goal.
+    pub fn new(goal: Goal) -> Self {
+        let bar = std::io::stderr().is_terminal().then(spinner);
+        Self {
+            bar,
+            goal,
+            started: None,
+            said: Instant::now(),
+            guest: 0,
+            episodes: 0,
+            findings: 0,
+        }
+    }
+
+    fn line(&self) -> String {
+        let elapsed = self.started.map_or(Duration::ZERO, |at| at.elapsed());
+        let rate = self.episodes as f64 / elapsed.as_secs_f64().max(0.001);
+        let left = match self.goal {
+            Goal::Duration(goal) => {
+                format!("{} s left", goal.saturating_sub(elapsed).as_secs())
+            }
+            Goal::Episodes(goal) => format!("{} to go", goal.saturating_sub(self.episodes)),
+        };
+        format!(
+            "guest {}: {} episodes, {rate:.1}/s, {} findings, {left}",
+            self.guest, self.episodes, self.findings
+        )
+    }
+
+    fn say(&mut self, text: &str) {
+        self.said = Instant::now();
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+impl Reporter for Live {
+    fn event(&mut self, _at: Duration, event: &Event) -> Result<(), Error> {
+        match event {
+            Event::RunStarted { title, seed, .. } => self.say(&format!("{title}, seed {seed}")),
+            Event::GuestBooting { guest } => {
+                self.guest = *guest;
+                self.started.get_or_insert_with(Instant::now);
+                if let Some(bar) = &self.bar {
+                    bar.set_message(format!("guest {guest} boots; {}", self.line()));
+                }
+            }
+            Event::GuestUp { guest, boot_ms, kernel } => {
+                let seconds = *boot_ms as f64 / 1000.0;
+                self.say(&format!("guest {guest} is up after {seconds:.1} s: Linux {kernel}"));
+            }
+            Event::GuestUnfit { guest, title } => {
+                self.say(&format!(
+                    "guest {guest} is given up, its boot was not clean ({title}); another boots"
+                ));
+            }
+            Event::GuestLost { guest, why } => self.say(&format!("guest {guest} is lost: {why}")),
+            Event::DeviceRestarted { guest } => {
+                self.say(&format!("guest {guest}: the device program died; started again"));
+            }
+            Event::EpisodeEnded { .. } => {
+                self.episodes += 1;
+                match &self.bar {
+                    Some(bar) => bar.set_message(self.line()),
+                    None if self.said.elapsed() >= PLAIN_EVERY => self.say(&self.line()),
+                    None => {}
+                }
+            }
+            Event::Found { number, title, count, .. } => {
+                self.findings = self.findings.max(*number);
+                if *count == 1 {
+                    self.say(&format!("finding {number}: {title}"));
+                }
+            }
+            Event::RunEnded { .. } => {
+                if let Some(bar) = &self.bar {
+                    bar.finish_and_clear();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn spinner() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    let style = ProgressStyle::with_template("{spinner} {wide_msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+/// Shows set-up: packages, kernel, modules.
+pub struct SetUp {
+    state: Mutex<SetUpState>,
+}
+
+struct SetUpState {
+    bar: Option<ProgressBar>,
+    step: String,
+    begun: Instant,
+    estimate: Option<Duration>,
+    said: Instant,
+}
+
+impl SetUp {
+    /// Shows nothing until something takes time.
+    pub fn new() -> Self {
+        let now = Instant::now();
+        let state =
+            SetUpState { bar: None, step: String::new(), begun: now, estimate: None, said: now };
+        Self { state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, SetUpState> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Default for SetUp {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SetUpState {
+    fn say(&mut self, line: &str) {
+        self.said = Instant::now();
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => eprintln!("{line}"),
+        }
+    }
+}
+
+impl knobrig_images::Progress for SetUp {
+    fn begin(&self, step: &str, estimate: Option<Duration>) {
+        let mut state = self.state();
+        state.step = step.to_owned();
+        state.begun = Instant::now();
+        state.estimate = estimate;
+        let about = estimate.map(|time| format!(" (about {})", human_time(time)));
+        if std::io::stderr().is_terminal() {
+            let bar = state.bar.get_or_insert_with(spinner);
+            bar.set_message(format!("{step}{}", about.unwrap_or_default()));
+        } else {
+            state.say(&format!("{step}{}", about.unwrap_or_default()));
+        }
+    }
+
+    fn update(&self, fraction: f64, detail: &str) {
+        let mut state = self.state();
+        let elapsed = state.begun.elapsed();
+        // The fraction done tells more than the first estimate once there is some of it.
+        let left = if fraction > 0.05 {
+            Some(elapsed.mul_f64((1.0 - fraction.min(1.0)) / fraction))
+        } else {
+            state.estimate.map(|estimate| estimate.saturating_sub(elapsed))
+        };
+        let left = left.map_or(String::new(), |left| format!(", {} left", human_time(left)));
+        let line = format!("{}: {:.0} %{left} {detail}", state.step, fraction.min(1.0) * 100.0);
+        match &state.bar {
+            Some(bar) => bar.set_message(line),
+            None if state.said.elapsed() >= PLAIN_EVERY => state.say(&line),
+            None => {}
+        }
+    }
+
+    fn end(&self) {
+        let mut state = self.state();
+        let elapsed = state.begun.elapsed();
+        if let Some(bar) = state.bar.take() {
+            bar.finish_and_clear();
+        }
+        if elapsed >= Duration::from_secs(2) {
+            let line = format!("{}: done in {}", state.step, human_time(elapsed));
+            state.say(&line);
+        }
+    }
+
+    fn say(&self, line: &str) {
+        self.state().say(line);
+    }
+}
+
+/// `8 s`, `3 min 20 s`.
+pub fn human_time(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ ..60 => format!("{seconds} s"),
+        seconds => format!("{} min {} s", seconds / 60, seconds % 60),
+    }
+}

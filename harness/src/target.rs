@@ -1,0 +1,353 @@
+//! Targets: a driver under test as plain data. Its modules, how it is bound, its knobs, how it
+//! is torn down, and the rules that must hold. Nothing else in the harness knows a driver.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use dk_control::Kind;
+use knobrig_proto::Step;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// Version of the file format.
+pub const VERSION: u32 = 1;
+
+const BUILT_IN: &[(&str, &str)] = &[
+    ("mydrv", include_str!("../targets/mydrv.toml")),
+    ("virtio_blk", include_str!("../targets/virtio_blk.toml")),
+];
+
+/// A target file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Its name on the command line.
+    pub name: String,
+    /// What it shows.
+    pub about: String,
+    /// Run once in each guest before the first episode.
+    #[serde(default)]
+    pub setup: Vec<Step>,
+    /// Loaded in order at the start of each episode.
+    #[serde(rename = "module")]
+    pub modules: Vec<Module>,
+    /// The files that reach the driver.
+    #[serde(rename = "knob")]
+    pub knobs: Vec<Knob>,
+    /// What ends it.
+    pub teardown: Teardown,
+    /// What must hold.
+    pub rules: Rules,
+    /// Rules by which the module may be unloaded; the first is the default.
+    #[serde(rename = "lifetime")]
+    pub lifetimes: Vec<Lifetime>,
+    /// Planted bugs.
+    #[serde(default, rename = "mutant")]
+    pub mutants: Vec<Mutant>,
+}
+
+/// A module of a target. One of `build`, `path` and `kernel` says where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Module {
+    /// As /proc/modules shows it.
+    pub name: String,
+    /// A directory with a Kbuild file, built against the kernel in use; relative to the
+    /// workspace for a built-in target, to the target file for others.
+    #[serde(default)]
+    pub build: Option<PathBuf>,
+    /// A .ko file.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+    /// A module that the kernel's own build made.
+    #[serde(default)]
+    pub kernel: bool,
+    /// Its parameters; `{lifetime}` and `{mutant}` are replaced.
+    #[serde(default)]
+    pub params: String,
+}
+
+/// A file that reaches the driver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Knob {
+    /// What reports call it.
+    pub name: String,
+    /// Absolute path in the guest.
+    pub path: String,
+    /// Bytes that a read asks for; absent if it can't be read.
+    #[serde(default)]
+    pub read: Option<u32>,
+    /// What a write writes; absent if it can't be written.
+    #[serde(default)]
+    pub write: Option<String>,
+    /// Per op (`read`, `write`) the request that it makes the driver send, so that the device
+    /// can hold the answer with the op inside the driver.
+    #[serde(default)]
+    pub asks: BTreeMap<AskingOp, Ask>,
+}
+
+/// Ops that can ask the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AskingOp {
+    /// `read`
+    Read,
+    /// `write`
+    Write,
+}
+
+/// A request that an op sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ask {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its knob or first sector; absent for any.
+    #[serde(default)]
+    pub sector: Option<u64>,
+}
+
+/// What ends the driver: an unload of a module.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Teardown {
+    /// What reports call it.
+    pub name: String,
+    /// The module that goes.
+    pub module: String,
+}
+
+/// What must hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rules {
+    /// File with the module's reference count.
+    #[serde(default)]
+    pub refcnt: Option<String>,
+    /// Paths that are there while the driver is up and gone after its teardown.
+    #[serde(default)]
+    pub gone: Vec<String>,
+}
+
+/// A rule by which the module may go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lifetime {
+    /// Its name on the command line.
+    pub name: String,
+    /// What it says.
+    pub about: String,
+    /// Knobs of which an open descriptor pins the module: the teardown is refused with
+    /// `EWOULDBLOCK`. An open descriptor of another knob pins nothing: the teardown succeeds
+    /// and later ops on the descriptor give `ENODEV`.
+    #[serde(default)]
+    pub pins: Vec<String>,
+}
+
+/// A planted bug.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mutant {
+    /// Its name on the command line.
+    pub name: String,
+    /// The mistake.
+    pub about: String,
+    /// The lifetime that it breaks, unless another is asked for.
+    pub lifetime: String,
+}
+
+/// A target with the choices of one run made.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// The target.
+    pub target: Target,
+    /// Its lifetime.
+    pub lifetime: Lifetime,
+    /// Its mutant, if any.
+    pub mutant: Option<Mutant>,
+    /// What `build` and `path` of its modules are relative to.
+    pub base: PathBuf,
+}
+
+impl Target {
+    /// Names of the targets that ship.
+    pub fn built_in() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.iter().map(|(name, _)| *name)
+    }
+
+    /// Reads a target's text. `file` names it in errors.
+    ///
+    /// # Errors
+    /// Where, what is wrong, and what would be right.
+    pub fn parse(text: &str, file: &str) -> Result<Self, Error> {
+        let target: Self =
+            toml::from_str(text).map_err(|error| Error::Usage(format!("{file}: {error}")))?;
+        target.check().map_err(|why| Error::Usage(format!("{file}: {why}")))?;
+        Ok(target)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.version != VERSION {
+            return Err(format!(
+                "version = {} is not known; this program reads version {VERSION}",
+                self.version
+            ));
+        }
+        if self.knobs.is_empty() {
+            return Err("no [[knob]]: name at least one file that reaches the driver".into());
+        }
+        if self.lifetimes.is_empty() {
+            return Err("no [[lifetime]]: say which open knobs pin the module".into());
+        }
+        for module in &self.modules {
+            let sources = usize::from(module.build.is_some())
+                + usize::from(module.path.is_some())
+                + usize::from(module.kernel);
+            if sources != 1 {
+                return Err(format!(
+                    "module {}: give exactly one of build, path and kernel = true",
+                    module.name
+                ));
+            }
+        }
+        if !self.modules.iter().any(|module| module.name == self.teardown.module) {
+            return Err(format!("teardown: {} is not a [[module]]", self.teardown.module));
+        }
+        for lifetime in &self.lifetimes {
+            for pin in &lifetime.pins {
+                if !self.knobs.iter().any(|knob| knob.name == *pin) {
+                    return Err(format!("lifetime {}: pins {pin}, no [[knob]]", lifetime.name));
+                }
+            }
+        }
+        for mutant in &self.mutants {
+            if !self.lifetimes.iter().any(|lifetime| lifetime.name == mutant.lifetime) {
+                return Err(format!("mutant {}: no lifetime {}", mutant.name, mutant.lifetime));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Chosen {
+    /// Finds the target by built-in name or file, and its lifetime and mutant by name.
+    ///
+    /// # Errors
+    /// The name that isn't known, and those that are.
+    pub fn find(
+        target: &str,
+        lifetime: Option<&str>,
+        mutant: Option<&str>,
+    ) -> Result<Self, Error> {
+        let (target, base) = match BUILT_IN.iter().find(|(name, _)| *name == target) {
+            Some((name, text)) => (Target::parse(text, name)?, knobrig_images::workspace_root()),
+            None if target.ends_with(".toml") => {
+                let text = std::fs::read_to_string(target).map_err(|error| {
+                    Error::Usage(format!("can't read the target file {target}: {error}"))
+                })?;
+                let base = std::path::Path::new(target).parent().unwrap_or("".as_ref());
+                (Target::parse(&text, target)?, base.to_owned())
+            }
+            None => {
+                let known: Vec<_> = Target::built_in().collect();
+                return Err(Error::Usage(format!(
+                    "no target {target}; there are {} (or give a .toml file)",
+                    known.join(", ")
+                )));
+            }
+        };
+        let mutant = match mutant {
+            None => None,
+            Some(name) => Some(by_name("mutant", name, &target.mutants, |m| &m.name)?.clone()),
+        };
+        let lifetime = match (lifetime, &mutant) {
+            (Some(name), _) => by_name("lifetime", name, &target.lifetimes, |l| &l.name)?,
+            (None, Some(mutant)) => {
+                by_name("lifetime", &mutant.lifetime, &target.lifetimes, |l| &l.name)?
+            }
+            (None, None) => &target.lifetimes[0],
+        }
+        .clone();
+        Ok(Self { target, lifetime, mutant, base })
+    }
+
+    /// A module's parameters with the choices filled in.
+    pub fn params(&self, module: &Module) -> String {
+        let mutant = self.mutant.as_ref().map_or("none", |mutant| &mutant.name);
+        module.params.replace("{lifetime}", &self.lifetime.name).replace("{mutant}", mutant)
+    }
+
+    /// Whether an open descriptor of the knob pins the module.
+    pub fn pins(&self, knob: &Knob) -> bool {
+        self.lifetime.pins.contains(&knob.name)
+    }
+
+    /// `mydrv (drained, free-before-remove)`
+    pub fn title(&self) -> String {
+        match &self.mutant {
+            Some(mutant) => {
+                format!("{} ({}, mutant {})", self.target.name, self.lifetime.name, mutant.name)
+            }
+            None => format!("{} ({})", self.target.name, self.lifetime.name),
+        }
+    }
+}
+
+fn by_name<'a, T>(
+    what: &str,
+    name: &str,
+    all: &'a [T],
+    get: impl Fn(&T) -> &String,
+) -> Result<&'a T, Error> {
+    all.iter().find(|item| get(item) == name).ok_or_else(|| {
+        let known: Vec<_> = all.iter().map(|item| get(item).as_str()).collect();
+        let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+        Error::Usage(format!("no {what} {name}; this target has: {known}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_target_reads() {
+        for (name, text) in BUILT_IN {
+            let target = Target::parse(text, name).expect("a built-in target is right");
+            assert_eq!(target.name, *name);
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_place() {
+        let text = BUILT_IN[0].1.replace("read = 32", "raed = 32");
+        let error = Target::parse(&text, "mydrv.toml").expect_err("an unknown key").to_string();
+        assert!(error.contains("line") && error.contains("raed"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_name_is_told_with_the_right_ones() {
+        let error = Chosen::find("mydrv", Some("nonsense"), None).expect_err("no such lifetime");
+        assert_eq!(error.exit(), crate::exit::Exit::Usage);
+        assert_eq!(
+            error.to_string(),
+            "no lifetime nonsense; this target has: pinned, drained"
+        );
+    }
+
+    #[test]
+    fn a_mutant_brings_its_lifetime_unless_one_is_given() {
+        let pick = |lifetime| {
+            Chosen::find("mydrv", lifetime, Some("free-before-remove"))
+                .expect("names that are there")
+                .lifetime
+                .name
+        };
+        assert_eq!(pick(None), "drained");
+        assert_eq!(pick(Some("pinned")), "pinned");
+    }
+}

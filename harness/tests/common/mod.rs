@@ -1,0 +1,179 @@
+//! What the tests of the command share: a `knobrig` whose every trace can be looked for.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longest wait for a run to get somewhere; a loaded machine boots a guest in 30 s.
+pub const DEADLINE: Duration = Duration::from_secs(240);
+
+/// A place of its own for one run: its temporary files and its output.
+pub struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("kt").tempdir().expect("a temp dir");
+        fs::create_dir(dir.path().join("t")).expect("a directory");
+        Self { dir }
+    }
+
+    /// Where the run's directory goes.
+    pub fn out(&self) -> PathBuf {
+        self.dir.path().join("out")
+    }
+
+    fn tmp(&self) -> PathBuf {
+        self.dir.path().join("t")
+    }
+
+    /// `knobrig`, with its temporary files here.
+    pub fn knobrig(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_knobrig"));
+        command.env("TMPDIR", self.tmp()).stdin(Stdio::null());
+        command
+    }
+
+    /// `knobrig run --out …`
+    pub fn run(&self, arguments: &[&str]) -> Command {
+        let mut command = self.knobrig();
+        command.arg("run").arg("--out").arg(self.out()).args(arguments);
+        command
+    }
+
+    /// Process ids of everything that works on this place's sockets and is called so.
+    pub fn processes(&self, name: &str) -> Vec<i32> {
+        let here = self.tmp().display().to_string();
+        let entries = fs::read_dir("/proc").expect("/proc");
+        entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter(|pid: &i32| {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let line = String::from_utf8_lossy(&line).replace('\0', " ");
+                line.contains(&here) && line.split(' ').next().is_some_and(|p| p.contains(name))
+            })
+            .collect()
+    }
+
+    /// Nothing of the run may be left: no process, no socket, no temporary file.
+    pub fn assert_nothing_left(&self) {
+        let gone = wait_until(Duration::from_secs(2), || self.processes("").is_empty());
+        assert!(gone, "processes left: {:?}", self.processes(""));
+        let left: Vec<_> = fs::read_dir(self.tmp())
+            .expect("the place's own directory")
+            .map(|entry| entry.expect("an entry").path())
+            .collect();
+        assert!(left.is_empty(), "files left: {left:?}");
+    }
+
+    /// A JSON file of the run.
+    pub fn json(&self, file: &str) -> Value {
+        let path = self.out().join(file);
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
+    /// The lines of a JSON-lines file of the run; each must be whole.
+    pub fn json_lines(&self, file: &str) -> Vec<Value> {
+        let path = self.out().join(file);
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}")))
+            .collect()
+    }
+
+    /// The place itself.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// Polls a fact of the outside world that sends no event.
+pub fn wait_until(deadline: Duration, mut fact: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + deadline;
+    loop {
+        if fact() {
+            return true;
+        }
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// A run in the background whose progress lines can be awaited.
+pub struct Background {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Background {
+    pub fn start(mut command: Command) -> Self {
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("knobrig starts");
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// Waits for a line of progress that holds `text`.
+    pub fn await_line(&self, text: &str) {
+        let end = Instant::now() + DEADLINE;
+        let mut seen = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(end.saturating_duration_since(Instant::now()))
+        {
+            if line.contains(text) {
+                return;
+            }
+            seen.push(line);
+        }
+        panic!("no line with {text:?}; seen: {seen:#?}");
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// Waits for its end.
+    pub fn end(mut self) -> ExitStatus {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our child") {
+                return status;
+            }
+            assert!(Instant::now() < end, "knobrig does not end");
+            // Drains its progress meanwhile, and waits without spinning.
+            let _ = self.lines.recv_timeout(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // A test that failed half-way leaves no run behind.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal.
+pub fn kill(pid: i32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid).expect("a process id");
+    // Gone already is as good.
+    let _ = rustix::process::kill_process(pid, signal);
+}

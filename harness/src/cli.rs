@@ -175,7 +175,9 @@ impl FromStr for VariantArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|_| "one of kasan, debug, release is expected".to_owned())
+        text.parse()
+            .map(Self)
+            .map_err(|_| "one of kasan, debug, release is expected".to_owned())
     }
 }
 
@@ -188,7 +190,9 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is no time span; write 90s, 10m, 2h or 1d");
-        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let split = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
         let number: u64 = text[..split].parse().map_err(|_| wrong())?;
         let unit = match &text[split..] {
             "s" | "" => 1,

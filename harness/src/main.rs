@@ -9,14 +9,20 @@ use knobrig::exit::Exit;
 use knobrig::verbs;
 
 fn main() -> ExitCode {
-    let command: Vec<String> =
-        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let command: Vec<String> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version go to stdout and are no error; a closed pipe is none either.
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Clean }.into();
+            return if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Clean
+            }
+            .into();
         }
     };
     let result = match &cli.verb {
@@ -26,7 +32,10 @@ fn main() -> ExitCode {
         Verb::Image(command) => verbs::image::run(command),
         Verb::Bench(command) => verbs::bench::run(command),
         Verb::ProbeKvm => {
-            println!("{}", serde_json::to_string(&probe::probe()).unwrap_or_default());
+            println!(
+                "{}",
+                serde_json::to_string(&probe::probe()).unwrap_or_default()
+            );
             Ok(Exit::Clean)
         }
     };

@@ -186,7 +186,9 @@ impl Target {
     pub fn parse(text: &str, file: &str) -> Result<Self, Error> {
         let target: Self =
             toml::from_str(text).map_err(|error| Error::Usage(format!("{file}: {error}")))?;
-        target.check().map_err(|why| Error::Usage(format!("{file}: {why}")))?;
+        target
+            .check()
+            .map_err(|why| Error::Usage(format!("{file}: {why}")))?;
         Ok(target)
     }
 
@@ -214,19 +216,36 @@ impl Target {
                 ));
             }
         }
-        if !self.modules.iter().any(|module| module.name == self.teardown.module) {
-            return Err(format!("teardown: {} is not a [[module]]", self.teardown.module));
+        if !self
+            .modules
+            .iter()
+            .any(|module| module.name == self.teardown.module)
+        {
+            return Err(format!(
+                "teardown: {} is not a [[module]]",
+                self.teardown.module
+            ));
         }
         for lifetime in &self.lifetimes {
             for pin in &lifetime.pins {
                 if !self.knobs.iter().any(|knob| knob.name == *pin) {
-                    return Err(format!("lifetime {}: pins {pin}, no [[knob]]", lifetime.name));
+                    return Err(format!(
+                        "lifetime {}: pins {pin}, no [[knob]]",
+                        lifetime.name
+                    ));
                 }
             }
         }
         for mutant in &self.mutants {
-            if !self.lifetimes.iter().any(|lifetime| lifetime.name == mutant.lifetime) {
-                return Err(format!("mutant {}: no lifetime {}", mutant.name, mutant.lifetime));
+            if !self
+                .lifetimes
+                .iter()
+                .any(|lifetime| lifetime.name == mutant.lifetime)
+            {
+                return Err(format!(
+                    "mutant {}: no lifetime {}",
+                    mutant.name, mutant.lifetime
+                ));
             }
         }
         Ok(())
@@ -238,11 +257,7 @@ impl Chosen {
     ///
     /// # Errors
     /// The name that isn't known, and those that are.
-    pub fn find(
-        target: &str,
-        lifetime: Option<&str>,
-        mutant: Option<&str>,
-    ) -> Result<Self, Error> {
+    pub fn find(target: &str, lifetime: Option<&str>, mutant: Option<&str>) -> Result<Self, Error> {
         let (target, base) = match BUILT_IN.iter().find(|(name, _)| *name == target) {
             Some((name, text)) => (Target::parse(text, name)?, knobrig_images::workspace_root()),
             None if target.ends_with(".toml") => {
@@ -272,13 +287,21 @@ impl Chosen {
             (None, None) => &target.lifetimes[0],
         }
         .clone();
-        Ok(Self { target, lifetime, mutant, base })
+        Ok(Self {
+            target,
+            lifetime,
+            mutant,
+            base,
+        })
     }
 
     /// A module's parameters with the choices filled in.
     pub fn params(&self, module: &Module) -> String {
         let mutant = self.mutant.as_ref().map_or("none", |mutant| &mutant.name);
-        module.params.replace("{lifetime}", &self.lifetime.name).replace("{mutant}", mutant)
+        module
+            .params
+            .replace("{lifetime}", &self.lifetime.name)
+            .replace("{mutant}", mutant)
     }
 
     /// Whether an open descriptor of the knob pins the module.
@@ -290,7 +313,10 @@ impl Chosen {
     pub fn title(&self) -> String {
         match &self.mutant {
             Some(mutant) => {
-                format!("{} ({}, mutant {})", self.target.name, self.lifetime.name, mutant.name)
+                format!(
+                    "{} ({}, mutant {})",
+                    self.target.name, self.lifetime.name, mutant.name
+                )
             }
             None => format!("{} ({})", self.target.name, self.lifetime.name),
         }
@@ -305,7 +331,11 @@ fn by_name<'a, T>(
 ) -> Result<&'a T, Error> {
     all.iter().find(|item| get(item) == name).ok_or_else(|| {
         let known: Vec<_> = all.iter().map(|item| get(item).as_str()).collect();
-        let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+        let known = if known.is_empty() {
+            "none".into()
+        } else {
+            known.join(", ")
+        };
         Error::Usage(format!("no {what} {name}; this target has: {known}"))
     })
 }
@@ -325,7 +355,9 @@ mod tests {
     #[test]
     fn an_error_names_the_place() {
         let text = BUILT_IN[0].1.replace("read = 32", "raed = 32");
-        let error = Target::parse(&text, "mydrv.toml").expect_err("an unknown key").to_string();
+        let error = Target::parse(&text, "mydrv.toml")
+            .expect_err("an unknown key")
+            .to_string();
         assert!(error.contains("line") && error.contains("raed"), "{error}");
     }
 

@@ -24,28 +24,48 @@ fn refused(arguments: &[&str], code: i32, words: &[&str]) {
 
 #[test]
 fn an_unknown_lifetime_is_told_with_those_there_are() {
-    refused(&["--lifetime", "nonsense"], 2, &["no lifetime nonsense", "pinned, drained"]);
+    refused(
+        &["--lifetime", "nonsense"],
+        2,
+        &["no lifetime nonsense", "pinned, drained"],
+    );
 }
 
 #[test]
 fn an_unknown_mutant_is_told_with_those_there_are() {
-    refused(&["--mutant", "nonsense"], 2, &["no mutant nonsense", "free-before-remove"]);
+    refused(
+        &["--mutant", "nonsense"],
+        2,
+        &["no mutant nonsense", "free-before-remove"],
+    );
 }
 
 #[test]
 fn an_unknown_target_is_told_with_those_there_are() {
-    refused(&["--target", "nonsense"], 2, &["no target nonsense", "mydrv", "virtio_blk"]);
+    refused(
+        &["--target", "nonsense"],
+        2,
+        &["no target nonsense", "mydrv", "virtio_blk"],
+    );
 }
 
 #[test]
 fn a_seed_out_of_range_is_refused() {
-    refused(&["--seed", "18446744073709551616"], 2, &["--seed", "18446744073709551616"]);
+    refused(
+        &["--seed", "18446744073709551616"],
+        2,
+        &["--seed", "18446744073709551616"],
+    );
     refused(&["--seed=-1"], 2, &["--seed"]);
 }
 
 #[test]
 fn a_duration_that_is_none_is_refused() {
-    refused(&["--duration", "soon"], 2, &["\"soon\" is no time span", "90s"]);
+    refused(
+        &["--duration", "soon"],
+        2,
+        &["\"soon\" is no time span", "90s"],
+    );
 }
 
 #[test]
@@ -67,7 +87,11 @@ fn an_output_directory_that_cannot_be_written_is_told() {
         .output()
         .expect("knobrig runs");
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
-    assert!(stderr(&output).contains("/proc/no/such/place"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("/proc/no/such/place"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
@@ -75,9 +99,16 @@ fn a_directory_that_holds_a_run_is_not_overwritten() {
     let place = Place::new();
     std::fs::create_dir_all(place.out()).expect("a directory");
     std::fs::write(place.out().join("manifest.json"), "{}").expect("writes");
-    let output = place.run(&["--episodes", "1"]).output().expect("knobrig runs");
+    let output = place
+        .run(&["--episodes", "1"])
+        .output()
+        .expect("knobrig runs");
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-    assert!(stderr(&output).contains("holds a run already"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("holds a run already"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
@@ -85,10 +116,17 @@ fn a_machine_without_qemu_and_apt_is_told_what_to_install() {
     let place = Place::new();
     let empty = place.path().join("empty");
     std::fs::create_dir(&empty).expect("a directory");
-    let output =
-        place.run(&["--episodes", "1"]).env("PATH", &empty).output().expect("knobrig runs");
+    let output = place
+        .run(&["--episodes", "1"])
+        .env("PATH", &empty)
+        .output()
+        .expect("knobrig runs");
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
-    assert!(stderr(&output).contains("qemu-system-x86"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("qemu-system-x86"),
+        "{}",
+        stderr(&output)
+    );
     place.assert_nothing_left();
 }
 

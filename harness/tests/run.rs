@@ -9,36 +9,57 @@ use serde_json::Value;
 fn run(place: &Place, arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = place.run(arguments).output().expect("knobrig runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
 }
 
 fn number(value: &Value, pointer: &str) -> u64 {
-    value.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer} in {value}"))
+    value
+        .pointer(pointer)
+        .and_then(Value::as_u64)
+        .unwrap_or_else(|| panic!("{pointer} in {value}"))
 }
 
 /// A correct lifetime comes out clean, having truly collided, and the run directory is whole.
 fn correct_lifetime_is_clean(lifetime: &str) {
     let place = Place::new();
-    let (code, stdout, stderr) =
-        run(&place, &["--lifetime", lifetime, "--episodes", "60", "--seed", "1"]);
+    let (code, stdout, stderr) = run(
+        &place,
+        &["--lifetime", lifetime, "--episodes", "60", "--seed", "1"],
+    );
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     let first = stdout.lines().next().unwrap_or_default();
-    assert!(first.starts_with("clean: no finding in 60 episodes"), "{first}");
+    assert!(
+        first.starts_with("clean: no finding in 60 episodes"),
+        "{first}"
+    );
     let summary = place.json("summary.json");
     let teardowns =
         number(&summary, "/gated/teardowns_ok") + number(&summary, "/gated/teardowns_refused");
     let overlapped = number(&summary, "/gated/overlapped");
     assert!(teardowns > 20, "{summary}");
-    assert!(overlapped * 100 >= teardowns * 95, "{overlapped} of {teardowns} overlapped");
+    assert!(
+        overlapped * 100 >= teardowns * 95,
+        "{overlapped} of {teardowns} overlapped"
+    );
 
     assert_eq!(place.json("manifest.json")["setting"]["lifetime"], lifetime);
     let events = place.json_lines("events.jsonl");
     assert_eq!(events[0]["event"], "run-started");
-    let ended = events.iter().filter(|event| event["event"] == "episode-ended").count();
+    let ended = events
+        .iter()
+        .filter(|event| event["event"] == "episode-ended")
+        .count();
     assert_eq!(ended, 60);
     let trace = place.json_lines("device.jsonl");
     assert_eq!(trace[0]["at"], "header");
-    assert!(trace.iter().any(|record| record["event"] == "held"), "the device held requests");
+    assert!(
+        trace.iter().any(|record| record["event"] == "held"),
+        "the device held requests"
+    );
     place.assert_nothing_left();
 }
 
@@ -55,14 +76,26 @@ fn drained_is_clean() {
 #[test]
 fn free_before_remove_is_found_with_the_drivers_function() {
     let place = Place::new();
-    let arguments = ["--mutant", "free-before-remove", "--episodes", "50", "--fail-fast"];
+    let arguments = [
+        "--mutant",
+        "free-before-remove",
+        "--episodes",
+        "50",
+        "--fail-fast",
+    ];
     let (code, stdout, stderr) = run(&place, &arguments);
     assert_eq!(code, Some(10), "{stdout}{stderr}");
     let finding = place.json("findings/001/finding.json");
     let title = finding["title"].as_str().expect("a title");
     assert!(title.starts_with("KASAN: slab-use-after-free"), "{title}");
-    assert!(title.contains("mydrv"), "names a function of the driver: {title}");
-    assert!(finding["episode"]["episode"]["actors"].is_array(), "what replays it is kept");
+    assert!(
+        title.contains("mydrv"),
+        "names a function of the driver: {title}"
+    );
+    assert!(
+        finding["episode"]["episode"]["actors"].is_array(),
+        "what replays it is kept"
+    );
     let report = std::fs::read_to_string(place.out().join("findings/001/report.txt"));
     assert!(report.expect("report.txt").contains("BUG: KASAN"));
     place.assert_nothing_left();
@@ -151,6 +184,9 @@ fn a_full_disk_is_told_and_leaves_nothing() {
     std::os::unix::fs::symlink("/dev/full", place.out().join("events.jsonl")).expect("a link");
     let (code, _, stderr) = run(&place, &["--episodes", "3"]);
     assert_eq!(code, Some(3), "{stderr}");
-    assert!(stderr.contains("events.jsonl") && stderr.contains("space"), "{stderr}");
+    assert!(
+        stderr.contains("events.jsonl") && stderr.contains("space"),
+        "{stderr}"
+    );
     place.assert_nothing_left();
 }

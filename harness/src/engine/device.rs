@@ -81,9 +81,23 @@ impl DeviceProgram {
         let stream = connect(&self.control(), &mut child, &mut stderr).await?;
         let (reader, writer) = stream.into_split();
         let waiting: Waiting = Arc::new(Mutex::new(Some(Default::default())));
-        tokio::spawn(hear(Lines::new(reader, dk_control::MAX_LINE), waiting.clone(), events));
-        let mut device = Device { child, stderr, writer, waiting, next: 1 };
-        device.ask(Command::Hello { version: dk_control::VERSION }).await?;
+        tokio::spawn(hear(
+            Lines::new(reader, dk_control::MAX_LINE),
+            waiting.clone(),
+            events,
+        ));
+        let mut device = Device {
+            child,
+            stderr,
+            writer,
+            waiting,
+            next: 1,
+        };
+        device
+            .ask(Command::Hello {
+                version: dk_control::VERSION,
+            })
+            .await?;
         Ok(device)
     }
 }
@@ -98,7 +112,9 @@ async fn connect(path: &Path, child: &mut Child, stderr: &mut Tail) -> Result<Un
         };
         if let Ok(Some(status)) = child.try_wait() {
             let said = stderr.text().await;
-            return Err(Error::Rig(format!("the device program ended ({status}); it said: {said}")));
+            return Err(Error::Rig(format!(
+                "the device program ended ({status}); it said: {said}"
+            )));
         }
         if Instant::now() >= end {
             return Err(Error::Deadline {
@@ -118,7 +134,9 @@ async fn hear<R: tokio::io::AsyncRead + Unpin>(
     events: mpsc::Sender<Event>,
 ) {
     while let Ok(Some(line)) = lines.next().await {
-        let Ok(reply) = dk_control::from_line::<Reply>(&line) else { break };
+        let Ok(reply) = dk_control::from_line::<Reply>(&line) else {
+            break;
+        };
         let id = match &reply {
             Reply::Done { id, .. } | Reply::Status { id, .. } | Reply::Refused { id, .. } => *id,
             Reply::Event(event) => {
@@ -128,7 +146,9 @@ async fn hear<R: tokio::io::AsyncRead + Unpin>(
                 continue;
             }
         };
-        let waiter = lock(&waiting).as_mut().and_then(|waiting| waiting.remove(&id));
+        let waiter = lock(&waiting)
+            .as_mut()
+            .and_then(|waiting| waiting.remove(&id));
         if let Some(waiter) = waiter {
             // One that gave up waiting doesn't mind.
             let _ = waiter.send(reply);
@@ -139,7 +159,9 @@ async fn hear<R: tokio::io::AsyncRead + Unpin>(
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl Device {
@@ -153,7 +175,11 @@ impl Device {
         let (sender, receiver) = oneshot::channel();
         match lock(&self.waiting).as_mut() {
             Some(waiting) => waiting.insert(id, sender),
-            None => return Err(Error::Rig("the device program's control link is down".into())),
+            None => {
+                return Err(Error::Rig(
+                    "the device program's control link is down".into(),
+                ));
+            }
         };
         let what = format!("the device's answer to {command:?}");
         let line = dk_control::to_line(&Numbered { id, command });
@@ -166,10 +192,14 @@ impl Device {
                 Err(Error::Rig(format!("the device refused a command: {why}")))
             }
             Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(_)) => Err(Error::Rig("the device program's control link went down".into())),
-            Err(_) => {
-                Err(Error::Deadline { what, after: ANSWER, last: "nothing from it".into() })
-            }
+            Ok(Err(_)) => Err(Error::Rig(
+                "the device program's control link went down".into(),
+            )),
+            Err(_) => Err(Error::Deadline {
+                what,
+                after: ANSWER,
+                last: "nothing from it".into(),
+            }),
         }
     }
 
@@ -186,7 +216,11 @@ impl Device {
     /// # Errors
     /// As [`ask`](Self::ask).
     pub async fn release(&mut self, tag: &str) -> Result<(), Error> {
-        self.ask(Command::Release { tag: tag.to_owned() }).await.map(drop)
+        self.ask(Command::Release {
+            tag: tag.to_owned(),
+        })
+        .await
+        .map(drop)
     }
 
     /// Disarms every gate and lets everything go.

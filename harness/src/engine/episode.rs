@@ -52,7 +52,12 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
     let report = loop {
         match guest.next_until(end, "the episode's report").await? {
             Happening::Agent(FromGuest::Episode(report)) if report.id == id => break report,
-            Happening::Agent(FromGuest::Settled { episode, actor, step, .. }) if episode == id => {
+            Happening::Agent(FromGuest::Settled {
+                episode,
+                actor,
+                step,
+                ..
+            }) if episode == id => {
                 if let Some(gate) = &plan.gate
                     && held
                     && actor == gate.teardown
@@ -67,7 +72,10 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
                     && tag == gate.gate.tag
                 {
                     held = true;
-                    let signal = ToGuest::Signal { episode: id, name: gate.signal.clone() };
+                    let signal = ToGuest::Signal {
+                        episode: id,
+                        name: gate.signal.clone(),
+                    };
                     guest.send(&signal).await?;
                 }
             }
@@ -80,5 +88,9 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
         // Never reached, or let go by its deadline: nothing may wait in the next episode.
         guest.device().reset().await?;
     }
-    Ok(Ended::Whole { report, held, device_restarts })
+    Ok(Ended::Whole {
+        report,
+        held,
+        device_restarts,
+    })
 }

@@ -165,11 +165,18 @@ impl Guest {
     /// # Errors
     /// [`BootFailure`].
     pub async fn boot(recipe: &Recipe) -> Result<Self, BootFailure> {
-        let mut guest = Self::start(recipe).await.map_err(|error| BootFailure::Lost(error.into()))?;
+        let mut guest = Self::start(recipe)
+            .await
+            .map_err(|error| BootFailure::Lost(error.into()))?;
         let end = Instant::now() + BOOT;
         loop {
             match guest.next_until(end, "the agent's hello").await {
-                Ok(Happening::Agent(FromGuest::Hello { version, kernel, uptime_ms, .. })) => {
+                Ok(Happening::Agent(FromGuest::Hello {
+                    version,
+                    kernel,
+                    uptime_ms,
+                    ..
+                })) => {
                     if version != knobrig_proto::VERSION {
                         return Err(BootFailure::Lost(Loss::Rig(Error::Rig(format!(
                             "the agent speaks version {version}, the harness {}",
@@ -206,7 +213,10 @@ impl Guest {
         let device = program.start(events.clone()).await?;
         let (console, console_qemu) = pair()?;
         let (agent, agent_qemu) = pair()?;
-        let fds = Descriptors { console: 3, agent: 4 };
+        let fds = Descriptors {
+            console: 3,
+            agent: 4,
+        };
         let machine = Machine {
             accel: recipe.accel,
             cpus: recipe.cpus,
@@ -219,8 +229,14 @@ impl Guest {
         command.args(recipe.qemu.arguments(&machine, fds));
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mappings = vec![
-            FdMapping { parent_fd: console_qemu, child_fd: fds.console },
-            FdMapping { parent_fd: agent_qemu, child_fd: fds.agent },
+            FdMapping {
+                parent_fd: console_qemu,
+                child_fd: fds.console,
+            },
+            FdMapping {
+                parent_fd: agent_qemu,
+                child_fd: fds.agent,
+            },
         ];
         command
             .fd_mappings(mappings)
@@ -238,7 +254,10 @@ impl Guest {
             .map_err(Error::file("open", &recipe.console_log))?;
         tokio::spawn(hear_console(console, log, sender.clone()));
         let (reader, writer) = agent.into_split();
-        tokio::spawn(hear_agent(Lines::new(reader, knobrig_proto::MAX_LINE), sender));
+        tokio::spawn(hear_agent(
+            Lines::new(reader, knobrig_proto::MAX_LINE),
+            sender,
+        ));
         Ok(Self {
             qemu,
             stderr,
@@ -360,7 +379,9 @@ impl Guest {
             Ok(Ok(())) => Ok(()),
             // The reader of QEMU's end tells better what happened.
             Ok(Err(_)) => Ok(()),
-            Err(_) => Err(Loss::Silent(format!("the agent took no message for {DO:?}"))),
+            Err(_) => Err(Loss::Silent(format!(
+                "the agent took no message for {DO:?}"
+            ))),
         }
     }
 
@@ -394,7 +415,10 @@ impl Guest {
     /// The guest is lost.
     pub async fn drain_console(&mut self) -> Result<Option<Happening>, Loss> {
         let marker = format!("knobrig: sync {}", self.next_do);
-        let write = Step::WriteFile { path: "/dev/kmsg".into(), data: format!("{marker}\n") };
+        let write = Step::WriteFile {
+            path: "/dev/kmsg".into(),
+            data: format!("{marker}\n"),
+        };
         self.run_steps(vec![write]).await?;
         let end = Instant::now() + DO;
         loop {
@@ -426,7 +450,11 @@ impl Guest {
 
 /// Before the first heartbeat only the boot's own deadline counts.
 fn boot_grace(uptime_ms: u64) -> Duration {
-    if uptime_ms == 0 { BOOT * 2 } else { Duration::ZERO }
+    if uptime_ms == 0 {
+        BOOT * 2
+    } else {
+        Duration::ZERO
+    }
 }
 
 /// A connected pair: our end, and the one that QEMU inherits.
@@ -499,7 +527,11 @@ async fn hear_console(mut console: UnixStream, mut log: File, sender: mpsc::Send
     }
     for report in parser.finish() {
         let episode = markers.before(report.range.start);
-        if sender.send(Heard::Report(Box::new(report), episode)).await.is_err() {
+        if sender
+            .send(Heard::Report(Box::new(report), episode))
+            .await
+            .is_err()
+        {
             return;
         }
     }
@@ -540,7 +572,8 @@ impl Markers {
                     if self.episodes.len() == Self::KEPT {
                         self.episodes.pop_front();
                     }
-                    self.episodes.push_back((self.offset - self.line.len() - 1, episode));
+                    self.episodes
+                        .push_back((self.offset - self.line.len() - 1, episode));
                 }
                 found.push(marker.to_owned());
             }
@@ -553,10 +586,13 @@ impl Markers {
     }
 
     fn before(&self, offset: usize) -> Option<u64> {
-        self.episodes.iter().rev().find(|(at, _)| *at <= offset).map(|(_, episode)| *episode)
+        self.episodes
+            .iter()
+            .rev()
+            .find(|(at, _)| *at <= offset)
+            .map(|(_, episode)| *episode)
     }
 }
-
 
 #[cfg(test)]
 mod tests {

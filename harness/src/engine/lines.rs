@@ -11,7 +11,11 @@ pub(crate) struct Lines<R> {
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     pub(crate) fn new(reader: R, max: usize) -> Self {
-        Self { reader: BufReader::new(reader), line: Vec::new(), max }
+        Self {
+            reader: BufReader::new(reader),
+            line: Vec::new(),
+            max,
+        }
     }
 
     /// The next line without its newline; `None` at the end of the stream. A half line at the

@@ -48,7 +48,10 @@ impl fmt::Display for Kvm {
         match self {
             Self::Absent { why } => write!(f, "no KVM: {why}"),
             Self::Usable { slowdown } => {
-                write!(f, "KVM runs guest code, {slowdown:.1} times the host's time")
+                write!(
+                    f,
+                    "KVM runs guest code, {slowdown:.1} times the host's time"
+                )
             }
             Self::Broken { why } => write!(f, "KVM is there and not usable: {why}"),
         }
@@ -77,7 +80,9 @@ pub fn kvm() -> Kvm {
         match child.try_wait() {
             Ok(Some(_)) => {
                 let output = child.wait_with_output();
-                let answer = output.ok().and_then(|out| serde_json::from_slice(&out.stdout).ok());
+                let answer = output
+                    .ok()
+                    .and_then(|out| serde_json::from_slice(&out.stdout).ok());
                 return answer.unwrap_or_else(|| broken("the probe died under it".into()));
             }
             Ok(None) => std::thread::sleep(Duration::from_millis(2)),
@@ -87,14 +92,20 @@ pub fn kvm() -> Kvm {
     // Neither can fail in a way that matters: it is gone, or the kernel keeps it.
     let _ = child.kill();
     let _ = child.wait();
-    broken(format!("64-bit guest code did not come back within {DEADLINE:?}"))
+    broken(format!(
+        "64-bit guest code did not come back within {DEADLINE:?}"
+    ))
 }
 
 /// The probe itself.
 pub fn probe() -> Kvm {
     let kvm = match KvmFd::new() {
         Ok(kvm) => kvm,
-        Err(error) => return Kvm::Absent { why: format!("/dev/kvm can't be opened: {error}") },
+        Err(error) => {
+            return Kvm::Absent {
+                why: format!("/dev/kvm can't be opened: {error}"),
+            };
+        }
     };
     let mut slowdown = 0.0;
     for program in PROGRAMS {
@@ -104,7 +115,11 @@ pub fn probe() -> Kvm {
                     slowdown = time.as_secs_f64() / native().as_secs_f64().max(1e-9);
                 }
             }
-            Err(why) => return Kvm::Broken { why: format!("{}: {why}", program.what) },
+            Err(why) => {
+                return Kvm::Broken {
+                    why: format!("{}: {why}", program.what),
+                };
+            }
         }
     }
     if slowdown > SLOWEST {
@@ -212,7 +227,8 @@ fn run(kvm: &KvmFd, program: &Program) -> Result<Duration, String> {
     let cpuid = kvm
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
         .map_err(failed("CPUID can't be asked"))?;
-    vcpu.set_cpuid2(&cpuid).map_err(failed("CPUID can't be set"))?;
+    vcpu.set_cpuid2(&cpuid)
+        .map_err(failed("CPUID can't be set"))?;
     long_mode(&vcpu).map_err(failed("long mode can't be set"))?;
 
     let begun = Instant::now();

@@ -60,9 +60,15 @@ pub(crate) fn spawn(command: &mut Command, program: &Path) -> Result<Child, Erro
         }
         Ok(())
     };
-    command.stdin(Stdio::null()).kill_on_drop(true).process_group(0);
+    command
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .process_group(0);
     // SAFETY: between fork and exec the closure makes two system calls and touches no memory
     // that another thread of the parent could hold a lock on.
     unsafe { command.pre_exec(die_with_parent) };
-    command.spawn().map_err(|source| Error::Spawn { program: program.to_owned(), source })
+    command.spawn().map_err(|source| Error::Spawn {
+        program: program.to_owned(),
+        source,
+    })
 }

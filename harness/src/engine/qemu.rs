@@ -83,10 +83,16 @@ impl Qemu {
         let output = Command::new(&path)
             .arg("--version")
             .output()
-            .map_err(|source| Error::Spawn { program: path.clone(), source })?;
+            .map_err(|source| Error::Spawn {
+                program: path.clone(),
+                source,
+            })?;
         let text = String::from_utf8_lossy(&output.stdout);
         let (version, text) = parse_version(&text).ok_or_else(|| {
-            Error::Machine(format!("{} --version printed no version: {text:?}", path.display()))
+            Error::Machine(format!(
+                "{} --version printed no version: {text:?}",
+                path.display()
+            ))
         })?;
         if version < SUPPORTED.0 || version >= SUPPORTED.1 {
             return Err(Error::Machine(format!(
@@ -96,7 +102,11 @@ impl Qemu {
                 SUPPORTED.0.1
             )));
         }
-        Ok(Self { path, version, text })
+        Ok(Self {
+            path,
+            version,
+            text,
+        })
     }
 
     /// The arguments for a machine.
@@ -129,7 +139,10 @@ impl Qemu {
         // Shared, so that the device program can map it; of the very size of -m.
         option(
             "object",
-            format!("memory-backend-memfd,id=ram,size={}M,share=on", machine.memory_mib),
+            format!(
+                "memory-backend-memfd,id=ram,size={}M,share=on",
+                machine.memory_mib
+            ),
         );
         option("kernel", machine.kernel.display().to_string());
         option("initrd", machine.initrd.display().to_string());
@@ -138,10 +151,19 @@ impl Qemu {
         option("serial", "chardev:console".into());
         option("device", "virtio-serial-pci,id=serial".into());
         option("chardev", format!("socket,id=agent,fd={}", fds.agent));
-        option("device", format!("virtserialport,chardev=agent,name={}", knobrig_proto::PORT));
-        let reconnect =
-            if self.version >= Version(9, 2) { "reconnect-ms=200" } else { "reconnect=1" };
-        option("chardev", format!("socket,id=dk,path={},{reconnect}", machine.device.display()));
+        option(
+            "device",
+            format!("virtserialport,chardev=agent,name={}", knobrig_proto::PORT),
+        );
+        let reconnect = if self.version >= Version(9, 2) {
+            "reconnect-ms=200"
+        } else {
+            "reconnect=1"
+        };
+        option(
+            "chardev",
+            format!("socket,id=dk,path={},{reconnect}", machine.device.display()),
+        );
         // One queue: QEMU would ask for one a vCPU, and the device has one.
         option(
             "device",
@@ -184,7 +206,11 @@ mod tests {
     use super::*;
 
     fn arguments(version: Version) -> String {
-        let qemu = Qemu { path: PROGRAM.into(), version, text: String::new() };
+        let qemu = Qemu {
+            path: PROGRAM.into(),
+            version,
+            text: String::new(),
+        };
         let machine = Machine {
             accel: Accel::Tcg,
             cpus: 2,
@@ -193,8 +219,17 @@ mod tests {
             initrd: "/i".as_ref(),
             device: "/d.sock".as_ref(),
         };
-        let arguments = qemu.arguments(&machine, Descriptors { console: 3, agent: 4 });
-        let words: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
+        let arguments = qemu.arguments(
+            &machine,
+            Descriptors {
+                console: 3,
+                agent: 4,
+            },
+        );
+        let words: Vec<_> = arguments
+            .iter()
+            .map(|word| word.to_string_lossy())
+            .collect();
         words.join(" ")
     }
 
@@ -217,7 +252,10 @@ mod tests {
     fn versions_are_read_with_the_packages_suffix() {
         let text = "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright";
         let (version, text) = parse_version(text).expect("a version");
-        assert_eq!((version, text.as_str()), (Version(10, 0), "10.0.2 (Debian 1:10.0.2+ds-2)"));
+        assert_eq!(
+            (version, text.as_str()),
+            (Version(10, 0), "10.0.2 (Debian 1:10.0.2+ds-2)")
+        );
         assert_eq!(parse_version("nonsense"), None);
     }
 }

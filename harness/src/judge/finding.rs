@@ -37,10 +37,21 @@ impl Evidence {
     pub fn title(&self) -> String {
         match self {
             Self::Kernel { report } => report.title.clone(),
-            Self::Rule { violation: Violation { rule: None, step, .. } } => {
+            Self::Rule {
+                violation: Violation {
+                    rule: None, step, ..
+                },
+            } => {
                 format!("liveness: {step} did not return")
             }
-            Self::Rule { violation: Violation { rule: Some(rule), step, detail } } => {
+            Self::Rule {
+                violation:
+                    Violation {
+                        rule: Some(rule),
+                        step,
+                        detail,
+                    },
+            } => {
                 format!("rule {}: {step}: {detail}", kebab(rule))
             }
             Self::Guest { .. } => "guest fell silent".into(),
@@ -141,17 +152,20 @@ impl Findings {
         episode: Option<&Plan>,
     ) -> &Finding {
         let number = self.by_key.len() + 1;
-        let finding = self.by_key.entry(evidence.key()).or_insert_with(|| Finding {
-            version: VERSION,
-            number,
-            title: evidence.title(),
-            key: evidence.key(),
-            count: 0,
-            first,
-            setting: setting.clone(),
-            evidence,
-            episode: episode.cloned(),
-        });
+        let finding = self
+            .by_key
+            .entry(evidence.key())
+            .or_insert_with(|| Finding {
+                version: VERSION,
+                number,
+                title: evidence.title(),
+                key: evidence.key(),
+                count: 0,
+                first,
+                setting: setting.clone(),
+                evidence,
+                episode: episode.cloned(),
+            });
         finding.count += 1;
         finding
     }
@@ -170,7 +184,11 @@ mod tests {
     use crate::judge::plan::Rule;
 
     fn met(episode: u64) -> Met {
-        Met { guest: 1, episode: Some(episode), guest_ms: 5 }
+        Met {
+            guest: 1,
+            episode: Some(episode),
+            guest_ms: 5,
+        }
     }
 
     fn violation(step: &str) -> Evidence {
@@ -196,7 +214,11 @@ mod tests {
         let again = findings.add(violation("read refcnt"), met(9), &setting, None);
         assert_eq!((again.count, again.first.episode), (2, Some(3)));
         findings.add(violation("open x"), met(4), &setting, None);
-        let numbers: Vec<_> = findings.all().iter().map(|finding| finding.number).collect();
+        let numbers: Vec<_> = findings
+            .all()
+            .iter()
+            .map(|finding| finding.number)
+            .collect();
         assert_eq!(numbers, [1, 2]);
     }
 

@@ -35,10 +35,18 @@ pub struct Collisions {
 
 /// Judges an episode by its plan's checks and by liveness.
 pub fn judge(plan: &Plan, report: &EpisodeReport) -> Vec<Violation> {
-    let mut violations: Vec<_> = report.stuck.iter().map(|stuck| liveness(plan, stuck)).collect();
+    let mut violations: Vec<_> = report
+        .stuck
+        .iter()
+        .map(|stuck| liveness(plan, stuck))
+        .collect();
     let came_up = report.before.len() == plan.episode.before.len()
         && report.before.iter().all(|outcome| outcome.ret >= 0);
-    let stuck: BTreeSet<_> = report.stuck.iter().map(|stuck| stuck.actor.as_str()).collect();
+    let stuck: BTreeSet<_> = report
+        .stuck
+        .iter()
+        .map(|stuck| stuck.actor.as_str())
+        .collect();
     for check in &plan.checks {
         // What follows from a failed start or a stuck thread is no finding of its own.
         let moot = match check.place {
@@ -93,7 +101,11 @@ fn broken(plan: &Plan, check: &Check, outcome: Option<&Outcome>) -> Option<Viola
 }
 
 fn liveness(plan: &Plan, stuck: &Stuck) -> Violation {
-    let actor = plan.episode.actors.iter().find(|actor| actor.name == stuck.actor);
+    let actor = plan
+        .episode
+        .actors
+        .iter()
+        .find(|actor| actor.name == stuck.actor);
     let step = actor.and_then(|actor| actor.steps.get(stuck.step));
     Violation {
         rule: None,
@@ -118,7 +130,11 @@ fn step_at(plan: &Plan, place: Place) -> Option<&Step> {
 
 fn describe(expect: &Expect) -> String {
     let list = |results: &[i64]| {
-        results.iter().map(|ret| result_text(*ret)).collect::<Vec<_>>().join(" or ")
+        results
+            .iter()
+            .map(|ret| result_text(*ret))
+            .collect::<Vec<_>>()
+            .join(" or ")
     };
     match expect {
         Expect::OkOr(errors) if errors.is_empty() => "success".into(),
@@ -172,8 +188,16 @@ pub fn step_text(step: &Step) -> String {
         Step::Mkdir { path } => format!("mkdir {path}"),
         Step::Rmdir { path } => format!("rmdir {path}"),
         Step::Exists { path } => format!("look for {path}"),
-        Step::WaitPath { path, present: true, .. } => format!("wait for {path}"),
-        Step::WaitPath { path, present: false, .. } => format!("wait for {path} to go"),
+        Step::WaitPath {
+            path,
+            present: true,
+            ..
+        } => format!("wait for {path}"),
+        Step::WaitPath {
+            path,
+            present: false,
+            ..
+        } => format!("wait for {path} to go"),
         Step::WaitSignal { name, .. } => format!("wait for signal {name}"),
         Step::Spin { us } => format!("spin {us} us"),
     }
@@ -182,7 +206,9 @@ pub fn step_text(step: &Step) -> String {
 /// Whether an op's result shows that it reached a live driver. One that has not returned is
 /// inside.
 fn reached_driver(inside: &Inside) -> bool {
-    inside.ret.is_none_or(|ret| ret >= 0 || ![ENOENT, ENODEV, -6, -9].contains(&ret))
+    inside
+        .ret
+        .is_none_or(|ret| ret >= 0 || ![ENOENT, ENODEV, -6, -9].contains(&ret))
 }
 
 /// Counts teardowns, overlaps and ops of an episode.
@@ -230,12 +256,19 @@ mod tests {
                 Some(Expect::Text(text)) => (2, Some(format!("{text}\n"))),
                 Some(Expect::OkOr(_)) | None => (0, None),
             };
-            Outcome { ret, start_ns: 0, end_ns: 0, text }
+            Outcome {
+                ret,
+                start_ns: 0,
+                end_ns: 0,
+                text,
+            }
         };
         let episode = &plan.episode;
         EpisodeReport {
             id: episode.id,
-            before: (0..episode.before.len()).map(|step| wanted(Place::Before(step))).collect(),
+            before: (0..episode.before.len())
+                .map(|step| wanted(Place::Before(step)))
+                .collect(),
             actors: (episode.actors.iter().enumerate())
                 .map(|(index, actor)| ActorReport {
                     name: actor.name.clone(),
@@ -248,7 +281,9 @@ mod tests {
                     rounds: 1,
                 })
                 .collect(),
-            after: (0..episode.after.len()).map(|step| wanted(Place::After(step))).collect(),
+            after: (0..episode.after.len())
+                .map(|step| wanted(Place::After(step)))
+                .collect(),
             tallies: Vec::new(),
             inside: Vec::new(),
             stuck: Vec::new(),
@@ -256,7 +291,12 @@ mod tests {
     }
 
     fn pinned(shape: Shape) -> Plan {
-        plan(&Chosen::find("mydrv", None, None).expect("built in"), 1, 1, &[shape])
+        plan(
+            &Chosen::find("mydrv", None, None).expect("built in"),
+            1,
+            1,
+            &[shape],
+        )
     }
 
     #[test]
@@ -279,8 +319,12 @@ mod tests {
                     Place::Actor(actor, step) => &mut report.actors[actor].outcomes[step],
                     Place::After(step) => &mut report.after[step],
                 };
-                *outcome =
-                    Outcome { ret: -5, start_ns: 0, end_ns: 0, text: Some("77".to_owned()) };
+                *outcome = Outcome {
+                    ret: -5,
+                    start_ns: 0,
+                    end_ns: 0,
+                    text: Some("77".to_owned()),
+                };
                 let violations = judge(&plan, &report);
                 assert_eq!(violations[0].rule, Some(check.rule), "{check:?}");
             }

@@ -152,8 +152,12 @@ pub fn plan(target: &Chosen, seed: u64, number: u64, shapes: &[Shape]) -> Plan {
 }
 
 /// Three in five episodes place their race; the rest looks where no gate does.
-const MIX: &[(Shape, u32)] =
-    &[(Shape::Gated, 12), (Shape::Stress, 4), (Shape::Birth, 2), (Shape::Counts, 2)];
+const MIX: &[(Shape, u32)] = &[
+    (Shape::Gated, 12),
+    (Shape::Stress, 4),
+    (Shape::Birth, 2),
+    (Shape::Counts, 2),
+];
 
 fn pick_shape(target: &Chosen, rng: &mut ChaCha8Rng, shapes: &[Shape]) -> Shape {
     if shapes == [Shape::Naive] {
@@ -175,7 +179,11 @@ fn pick_shape(target: &Chosen, rng: &mut ChaCha8Rng, shapes: &[Shape]) -> Shape 
 }
 
 fn gateable(target: &Chosen) -> impl Iterator<Item = (&Knob, AskingOp)> {
-    target.target.knobs.iter().flat_map(|knob| knob.asks.keys().map(move |op| (knob, *op)))
+    target
+        .target
+        .knobs
+        .iter()
+        .flat_map(|knob| knob.asks.keys().map(move |op| (knob, *op)))
 }
 
 /// Appends steps with the checks on them.
@@ -193,7 +201,12 @@ impl<'a> Builder<'a> {
             after: Vec::new(),
             deadline_ms: ACTORS_DEADLINE_MS,
         };
-        let plan = Plan { shape: Shape::Stress, episode, gate: None, checks: Vec::new() };
+        let plan = Plan {
+            shape: Shape::Stress,
+            episode,
+            gate: None,
+            checks: Vec::new(),
+        };
         let mut builder = Self { target, plan };
         builder.plan.episode.before.push(Step::WriteFile {
             path: "/dev/kmsg".into(),
@@ -205,13 +218,21 @@ impl<'a> Builder<'a> {
     fn before(&mut self, step: Step, rule: Rule, expect: Expect) {
         let place = Place::Before(self.plan.episode.before.len());
         self.plan.episode.before.push(step);
-        self.plan.checks.push(Check { rule, place, expect });
+        self.plan.checks.push(Check {
+            rule,
+            place,
+            expect,
+        });
     }
 
     fn after(&mut self, step: Step, rule: Rule, expect: Expect) {
         let place = Place::After(self.plan.episode.after.len());
         self.plan.episode.after.push(step);
-        self.plan.checks.push(Check { rule, place, expect });
+        self.plan.checks.push(Check {
+            rule,
+            place,
+            expect,
+        });
     }
 
     fn load_steps(&self) -> Vec<Step> {
@@ -237,7 +258,9 @@ impl<'a> Builder<'a> {
     }
 
     fn unload(&self) -> Step {
-        Step::Unload { module: self.target.target.teardown.module.clone() }
+        Step::Unload {
+            module: self.target.target.teardown.module.clone(),
+        }
     }
 
     /// Helper modules go in the reverse order of their load, after the teardown's module.
@@ -250,7 +273,9 @@ impl<'a> Builder<'a> {
             .iter()
             .rev()
             .filter(|module| module.name != *teardown)
-            .map(|module| Step::Unload { module: module.name.clone() })
+            .map(|module| Step::Unload {
+                module: module.name.clone(),
+            })
             .collect();
         for step in helpers {
             self.after(step, Rule::UnloadsAtZero, Expect::OneOf(vec![0]));
@@ -259,7 +284,11 @@ impl<'a> Builder<'a> {
 
     fn check_gone(&mut self) {
         for path in self.must_go() {
-            self.after(Step::Exists { path }, Rule::PathsGone, Expect::OneOf(vec![ENOENT]));
+            self.after(
+                Step::Exists { path },
+                Rule::PathsGone,
+                Expect::OneOf(vec![ENOENT]),
+            );
         }
     }
 
@@ -281,20 +310,30 @@ impl<'a> Builder<'a> {
 
     fn op(knob: &Knob, op: AskingOp, slot: u32) -> Option<Step> {
         match op {
-            AskingOp::Read => Some(Step::Read { slot, len: knob.read? }),
-            AskingOp::Write => Some(Step::Write { slot, data: knob.write.clone()? }),
+            AskingOp::Read => Some(Step::Read {
+                slot,
+                len: knob.read?,
+            }),
+            AskingOp::Write => Some(Step::Write {
+                slot,
+                data: knob.write.clone()?,
+            }),
         }
     }
 
     /// The ops that a knob knows.
     fn ops(knob: &Knob, slot: u32) -> impl Iterator<Item = Step> {
-        [AskingOp::Read, AskingOp::Write].into_iter().filter_map(move |op| Self::op(knob, op, slot))
+        [AskingOp::Read, AskingOp::Write]
+            .into_iter()
+            .filter_map(move |op| Self::op(knob, op, slot))
     }
 
     /// `count` threads that each open, read or write, and close a knob until the others end.
     fn loopers(&mut self, knobs: &[&Knob], count: usize, rng: &mut ChaCha8Rng) {
         for index in 0..count {
-            let Some(knob) = knobs.choose(rng) else { return };
+            let Some(knob) = knobs.choose(rng) else {
+                return;
+            };
             let slot = HOLDER_SLOT + 1 + index as u32;
             let mut steps = vec![Self::open(knob, slot)];
             let ops: Vec<_> = Self::ops(knob, slot).collect();
@@ -316,8 +355,12 @@ impl<'a> Builder<'a> {
         self.plan.shape = Shape::Gated;
         self.bring_up();
         let choices: Vec<_> = gateable(self.target).collect();
-        let Some((knob, op)) = choices.choose(rng).copied() else { return };
-        let Some(step) = Self::op(knob, op, HOLDER_SLOT) else { return };
+        let Some((knob, op)) = choices.choose(rng).copied() else {
+            return;
+        };
+        let Some(step) = Self::op(knob, op, HOLDER_SLOT) else {
+            return;
+        };
         let ask = &knob.asks[&op];
         let pinned = self.target.pins(knob);
         let tag = "inside".to_owned();
@@ -331,7 +374,10 @@ impl<'a> Builder<'a> {
             steps: vec![Self::open(knob, HOLDER_SLOT), step],
             repeat: Repeat::Once,
         });
-        let wait = Step::WaitSignal { name: HELD.into(), deadline_ms: GATE_DEADLINE_MS * 2 };
+        let wait = Step::WaitSignal {
+            name: HELD.into(),
+            deadline_ms: GATE_DEADLINE_MS * 2,
+        };
         let unload = self.unload();
         self.plan.episode.actors.push(Actor {
             name: teardown.clone(),
@@ -384,7 +430,11 @@ impl<'a> Builder<'a> {
             for step in Self::ops(knob, slot).collect::<Vec<_>>() {
                 self.after(step, Rule::OpSucceeds, Expect::OkOr(vec![]));
             }
-            self.after(Step::Close { slot }, Rule::OpSucceeds, Expect::OneOf(vec![0]));
+            self.after(
+                Step::Close { slot },
+                Rule::OpSucceeds,
+                Expect::OneOf(vec![0]),
+            );
             self.check_count(0);
             let unload = self.unload();
             self.after(unload, Rule::UnloadsAtZero, Expect::OneOf(vec![0]));
@@ -395,7 +445,11 @@ impl<'a> Builder<'a> {
             for step in Self::ops(knob, slot).collect::<Vec<_>>() {
                 self.after(step, Rule::OldDescriptor, Expect::OneOf(vec![ENODEV]));
             }
-            self.after(Step::Close { slot }, Rule::OpSucceeds, Expect::OneOf(vec![0]));
+            self.after(
+                Step::Close { slot },
+                Rule::OpSucceeds,
+                Expect::OneOf(vec![0]),
+            );
         }
         self.unload_helpers();
     }
@@ -408,22 +462,37 @@ impl<'a> Builder<'a> {
             for step in 0..steps.len() {
                 let place = Place::Actor(0, step);
                 let expect = Expect::OneOf(vec![0]);
-                self.plan.checks.push(Check { rule: Rule::ComesUp, place, expect });
+                self.plan.checks.push(Check {
+                    rule: Rule::ComesUp,
+                    place,
+                    expect,
+                });
             }
         } else {
             self.bring_up();
         }
-        let any_pins = self.target.target.knobs.iter().any(|knob| self.target.pins(knob));
+        let any_pins = self
+            .target
+            .target
+            .knobs
+            .iter()
+            .any(|knob| self.target.pins(knob));
         let mut allowed = vec![0];
         if any_pins {
             allowed.push(EWOULDBLOCK);
         }
         for _ in 0..rng.random_range(1..=4) {
-            steps.push(Step::Spin { us: rng.random_range(0..3_000) });
+            steps.push(Step::Spin {
+                us: rng.random_range(0..3_000),
+            });
             let place = Place::Actor(0, steps.len());
             steps.push(self.unload());
             let expect = Expect::OneOf(allowed.clone());
-            self.plan.checks.push(Check { rule: Rule::UnloadsAtZero, place, expect });
+            self.plan.checks.push(Check {
+                rule: Rule::UnloadsAtZero,
+                place,
+                expect,
+            });
             // A later one finds the module gone where an earlier one succeeded.
             if allowed.last() != Some(&ENOENT) {
                 allowed.push(ENOENT);
@@ -490,7 +559,11 @@ impl<'a> Builder<'a> {
         }
         if open > 0 {
             let unload = self.unload();
-            self.after(unload, Rule::RefusedWhilePinned, Expect::OneOf(vec![EWOULDBLOCK]));
+            self.after(
+                unload,
+                Rule::RefusedWhilePinned,
+                Expect::OneOf(vec![EWOULDBLOCK]),
+            );
             self.check_count(open);
         }
         for (slot, knob) in knobs.iter().enumerate() {
@@ -499,7 +572,11 @@ impl<'a> Builder<'a> {
                 self.after(step, Rule::OpSucceeds, Expect::OkOr(vec![]));
             }
         }
-        for (slot, _) in knobs.iter().enumerate().filter(|(_, knob)| self.target.pins(knob)) {
+        for (slot, _) in knobs
+            .iter()
+            .enumerate()
+            .filter(|(_, knob)| self.target.pins(knob))
+        {
             let step = Step::Close { slot: slot as u32 };
             self.after(step, Rule::OpSucceeds, Expect::OneOf(vec![0]));
             open -= 1;
@@ -508,7 +585,11 @@ impl<'a> Builder<'a> {
         let unload = self.unload();
         self.after(unload, Rule::UnloadsAtZero, Expect::OneOf(vec![0]));
         self.check_gone();
-        for (slot, knob) in knobs.iter().enumerate().filter(|(_, knob)| !self.target.pins(knob)) {
+        for (slot, knob) in knobs
+            .iter()
+            .enumerate()
+            .filter(|(_, knob)| !self.target.pins(knob))
+        {
             for step in Self::ops(knob, slot as u32).collect::<Vec<_>>() {
                 self.after(step, Rule::OldDescriptor, Expect::OneOf(vec![ENODEV]));
             }
@@ -532,9 +613,11 @@ mod tests {
     fn exists(plan: &Plan, place: Place) -> bool {
         match place {
             Place::Before(step) => step < plan.episode.before.len(),
-            Place::Actor(actor, step) => {
-                plan.episode.actors.get(actor).is_some_and(|actor| step < actor.steps.len())
-            }
+            Place::Actor(actor, step) => plan
+                .episode
+                .actors
+                .get(actor)
+                .is_some_and(|actor| step < actor.steps.len()),
             Place::After(step) => step < plan.episode.after.len(),
         }
     }
@@ -583,16 +666,27 @@ mod tests {
     #[test]
     fn the_mix_has_every_shape() {
         let target = chosen("drained");
-        let mut seen: Vec<_> = (1..200).map(|number| plan(&target, 1, number, &[]).shape).collect();
+        let mut seen: Vec<_> = (1..200)
+            .map(|number| plan(&target, 1, number, &[]).shape)
+            .collect();
         seen.sort();
         seen.dedup();
-        assert_eq!(seen, [Shape::Gated, Shape::Stress, Shape::Birth, Shape::Counts]);
+        assert_eq!(
+            seen,
+            [Shape::Gated, Shape::Stress, Shape::Birth, Shape::Counts]
+        );
     }
 
     #[test]
     fn a_pinned_holder_makes_the_teardown_refused() {
         let plan = plan(&chosen("pinned"), 1, 1, &[Shape::Gated]);
-        let check = plan.checks.iter().find(|check| check.rule == Rule::RefusedWhilePinned);
-        assert_eq!(check.expect("pinned").expect, Expect::OneOf(vec![EWOULDBLOCK]));
+        let check = plan
+            .checks
+            .iter()
+            .find(|check| check.rule == Rule::RefusedWhilePinned);
+        assert_eq!(
+            check.expect("pinned").expect,
+            Expect::OneOf(vec![EWOULDBLOCK])
+        );
     }
 }

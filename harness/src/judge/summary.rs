@@ -92,7 +92,9 @@ impl Summary {
     pub fn add(&mut self, shape: Shape, held: bool, collisions: Collisions) {
         match shape {
             Shape::Gated => self.gated.add(held, collisions),
-            Shape::Stress | Shape::Birth | Shape::Counts | Shape::Naive => self.ungated.add(held, collisions),
+            Shape::Stress | Shape::Birth | Shape::Counts | Shape::Naive => {
+                self.ungated.add(held, collisions)
+            }
         }
     }
 
@@ -127,7 +129,14 @@ mod tests {
     fn ran(episodes: u64) -> Summary {
         let mut summary = Summary::default();
         for _ in 0..episodes {
-            summary.add(Shape::Gated, true, Collisions { teardowns_ok: 1, ..Default::default() });
+            summary.add(
+                Shape::Gated,
+                true,
+                Collisions {
+                    teardowns_ok: 1,
+                    ..Default::default()
+                },
+            );
         }
         summary
     }

@@ -100,11 +100,19 @@ impl RunDir {
 
     /// `knobrig-out/20260312-104501-mydrv` below the current directory.
     pub fn default_path(target: &str) -> PathBuf {
-        let now = jiff::ZonedDateTime::now().strftime("%Y%m%d-%H%M%S").to_string();
+        let now = jiff::ZonedDateTime::now()
+            .strftime("%Y%m%d-%H%M%S")
+            .to_string();
         let base = Path::new("knobrig-out").join(format!("{now}-{target}"));
         // A second run in the same second gets a name of its own.
         (1..)
-            .map(|n| if n == 1 { base.clone() } else { base.with_extension(n.to_string()) })
+            .map(|n| {
+                if n == 1 {
+                    base.clone()
+                } else {
+                    base.with_extension(n.to_string())
+                }
+            })
             .find(|path| !path.exists())
             .unwrap_or(base)
     }
@@ -145,7 +153,10 @@ impl RunDir {
     /// # Errors
     /// It can't be written.
     pub fn finding(&self, finding: &Finding) -> Result<(), Error> {
-        let dir = self.path.join("findings").join(format!("{:03}", finding.number));
+        let dir = self
+            .path
+            .join("findings")
+            .join(format!("{:03}", finding.number));
         std::fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
         write_json(&dir.join("finding.json"), finding)?;
         write_whole(&dir.join("report.txt"), finding.evidence.text().as_bytes())
@@ -154,7 +165,10 @@ impl RunDir {
 
 impl Reporter for RunDir {
     fn event(&mut self, at: Duration, event: &Event) -> Result<(), Error> {
-        let stamped = Stamped { at_ms: at.as_millis() as u64, event: event.clone() };
+        let stamped = Stamped {
+            at_ms: at.as_millis() as u64,
+            event: event.clone(),
+        };
         let mut line = serde_json::to_vec(&stamped)
             .map_err(|error| Error::Rig(format!("an event can't be written: {error}")))?;
         line.push(b'\n');
@@ -190,7 +204,9 @@ mod tests {
     fn a_directory_that_holds_a_run_is_left_alone() {
         let dir = tempfile::tempdir().expect("a temp dir");
         std::fs::write(dir.path().join("manifest.json"), "{}").expect("writes");
-        let error = RunDir::create(dir.path()).expect_err("a run is there").to_string();
+        let error = RunDir::create(dir.path())
+            .expect_err("a run is there")
+            .to_string();
         assert!(error.contains("--out"), "{error}");
     }
 

@@ -21,7 +21,11 @@ pub fn summary(summary: &Summary, dir: &Path) -> String {
         count => format!("{count} findings"),
     };
     // Writing to a String can't fail.
-    let _ = writeln!(text, "{answer} in {episodes} episodes of {} in {time}", summary.title);
+    let _ = writeln!(
+        text,
+        "{answer} in {episodes} episodes of {} in {time}",
+        summary.title
+    );
     for finding in &summary.findings {
         let _ = writeln!(
             text,
@@ -71,7 +75,10 @@ pub fn summary(summary: &Summary, dir: &Path) -> String {
 fn overlap(totals: &Totals) -> String {
     let teardowns = totals.collisions.teardowns_ok + totals.collisions.teardowns_refused;
     match totals.overlap_ratio() {
-        Some(ratio) => format!("{ratio:.3} ({} of {teardowns})", totals.collisions.overlapped),
+        Some(ratio) => format!(
+            "{ratio:.3} ({} of {teardowns})",
+            totals.collisions.overlapped
+        ),
         None => "none tried".into(),
     }
 }
@@ -103,7 +110,14 @@ mod tests {
         for _ in 0..400 {
             summary.add(Shape::Gated, true, one);
         }
-        summary.add(Shape::Stress, false, Collisions { overlapped: 0, ..one });
+        summary.add(
+            Shape::Stress,
+            false,
+            Collisions {
+                overlapped: 0,
+                ..one
+            },
+        );
         summary
     }
 
@@ -132,7 +146,11 @@ mod tests {
         });
         let text = super::summary(&summary, "out".as_ref());
         let mut lines = text.lines();
-        assert!(lines.next().is_some_and(|line| line.starts_with("1 finding in 401 episodes")));
+        assert!(
+            lines
+                .next()
+                .is_some_and(|line| line.starts_with("1 finding in 401 episodes"))
+        );
         assert_eq!(
             lines.next(),
             Some(

@@ -82,9 +82,15 @@ impl Reporter for Live {
                     bar.set_message(format!("guest {guest} boots; {}", self.line()));
                 }
             }
-            Event::GuestUp { guest, boot_ms, kernel } => {
+            Event::GuestUp {
+                guest,
+                boot_ms,
+                kernel,
+            } => {
                 let seconds = *boot_ms as f64 / 1000.0;
-                self.say(&format!("guest {guest} is up after {seconds:.1} s: Linux {kernel}"));
+                self.say(&format!(
+                    "guest {guest} is up after {seconds:.1} s: Linux {kernel}"
+                ));
             }
             Event::GuestUnfit { guest, title } => {
                 self.say(&format!(
@@ -93,7 +99,9 @@ impl Reporter for Live {
             }
             Event::GuestLost { guest, why } => self.say(&format!("guest {guest} is lost: {why}")),
             Event::DeviceRestarted { guest } => {
-                self.say(&format!("guest {guest}: the device program died; started again"));
+                self.say(&format!(
+                    "guest {guest}: the device program died; started again"
+                ));
             }
             Event::EpisodeEnded { .. } => {
                 self.episodes += 1;
@@ -103,7 +111,12 @@ impl Reporter for Live {
                     None => {}
                 }
             }
-            Event::Found { number, title, count, .. } => {
+            Event::Found {
+                number,
+                title,
+                count,
+                ..
+            } => {
                 self.findings = self.findings.max(*number);
                 if *count == 1 {
                     self.say(&format!("finding {number}: {title}"));
@@ -144,13 +157,22 @@ impl SetUp {
     /// Shows nothing until something takes time.
     pub fn new() -> Self {
         let now = Instant::now();
-        let state =
-            SetUpState { bar: None, step: String::new(), begun: now, estimate: None, said: now };
-        Self { state: Mutex::new(state) }
+        let state = SetUpState {
+            bar: None,
+            step: String::new(),
+            begun: now,
+            estimate: None,
+            said: now,
+        };
+        Self {
+            state: Mutex::new(state),
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, SetUpState> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -192,10 +214,16 @@ impl knobrig_images::Progress for SetUp {
         let left = if fraction > 0.05 {
             Some(elapsed.mul_f64((1.0 - fraction.min(1.0)) / fraction))
         } else {
-            state.estimate.map(|estimate| estimate.saturating_sub(elapsed))
+            state
+                .estimate
+                .map(|estimate| estimate.saturating_sub(elapsed))
         };
         let left = left.map_or(String::new(), |left| format!(", {} left", human_time(left)));
-        let line = format!("{}: {:.0} %{left} {detail}", state.step, fraction.min(1.0) * 100.0);
+        let line = format!(
+            "{}: {:.0} %{left} {detail}",
+            state.step,
+            fraction.min(1.0) * 100.0
+        );
         match &state.bar {
             Some(bar) => bar.set_message(line),
             None if state.said.elapsed() >= PLAIN_EVERY => state.say(&line),

@@ -65,9 +65,20 @@ const METHOD: &str = "each round boots two fresh guests of one image, one after 
 /// # Errors
 /// Set-up failed, the rig failed, or a bench run met a finding.
 pub fn run(command: &BenchCommand) -> Result<Exit, Error> {
-    let BenchCommand::Overlap { lifetime, rounds, duration, variant, accel, format } = command;
+    let BenchCommand::Overlap {
+        lifetime,
+        rounds,
+        duration,
+        variant,
+        accel,
+        format,
+    } = command;
     let target = Chosen::find("mydrv", Some(lifetime), None)?;
-    let wanted = Wanted { variant: variant.0, source: None, accel: *accel };
+    let wanted = Wanted {
+        variant: variant.0,
+        source: None,
+        accel: *accel,
+    };
     let prepared = prepare::prepare(&target, &wanted, &SetUp::new())?;
     let mut result = Benchmark {
         version: VERSION,
@@ -81,9 +92,12 @@ pub fn run(command: &BenchCommand) -> Result<Exit, Error> {
     for seed in 1..=u64::from(*rounds) {
         let gated = side(&target, &prepared, seed, *duration, Shape::Gated)?;
         let naive = side(&target, &prepared, seed, *duration, Shape::Naive)?;
-        let ratio =
-            (naive.overlap_ratio > 0.0).then(|| gated.overlap_ratio / naive.overlap_ratio);
-        result.rounds.push(Round { gated, naive, ratio });
+        let ratio = (naive.overlap_ratio > 0.0).then(|| gated.overlap_ratio / naive.overlap_ratio);
+        result.rounds.push(Round {
+            gated,
+            naive,
+            ratio,
+        });
         if *format == Format::Human {
             print_round(seed, gated, naive, ratio);
         }
@@ -96,7 +110,9 @@ pub fn run(command: &BenchCommand) -> Result<Exit, Error> {
 }
 
 fn print_round(round: u64, gated: Side, naive: Side, ratio: Option<f64>) {
-    let ratio = ratio.map_or("the loop met none".to_owned(), |ratio| format!("{ratio:.0} times"));
+    let ratio = ratio.map_or("the loop met none".to_owned(), |ratio| {
+        format!("{ratio:.0} times")
+    });
     println!("round {round}: {ratio}");
     for (name, side) in [("gated", gated), ("naive", naive)] {
         println!(
@@ -135,7 +151,11 @@ fn side(
         shapes: vec![shape],
         fail_fast: true,
         recipe,
-        summary: Summary { title: target.title(), seed, ..Default::default() },
+        summary: Summary {
+            title: target.title(),
+            seed,
+            ..Default::default()
+        },
         findings: Findings::default(),
         plans: BTreeMap::new(),
         dir,

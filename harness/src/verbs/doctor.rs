@@ -21,9 +21,18 @@ struct Line {
 pub fn run() -> Result<Exit, Error> {
     let lines = [qemu(), kvm(), packages(), image()?];
     for line in &lines {
-        println!("{}  {:<8} {}", if line.ok { "ok   " } else { "to do" }, line.subject, line.text);
+        println!(
+            "{}  {:<8} {}",
+            if line.ok { "ok   " } else { "to do" },
+            line.subject,
+            line.text
+        );
     }
-    Ok(if lines.iter().all(|line| line.ok) { Exit::Clean } else { Exit::Machine })
+    Ok(if lines.iter().all(|line| line.ok) {
+        Exit::Clean
+    } else {
+        Exit::Machine
+    })
 }
 
 fn qemu() -> Line {
@@ -31,7 +40,11 @@ fn qemu() -> Line {
         Ok(qemu) => (true, format!("{} at {}", qemu.text, qemu.path.display())),
         Err(error) => (false, error.to_string()),
     };
-    Line { ok, subject: "QEMU", text }
+    Line {
+        ok,
+        subject: "QEMU",
+        text,
+    }
 }
 
 /// A run goes by TCG where KVM can't be used: slower, and nothing to do.
@@ -41,7 +54,11 @@ fn kvm() -> Line {
         Kvm::Usable { .. } => found.to_string(),
         Kvm::Absent { .. } | Kvm::Broken { .. } => format!("{found}; guests run by TCG"),
     };
-    Line { ok: true, subject: "KVM", text }
+    Line {
+        ok: true,
+        subject: "KVM",
+        text,
+    }
 }
 
 fn packages() -> Line {
@@ -50,24 +67,44 @@ fn packages() -> Line {
         (true, "every package for the kernel's build is there".into())
     } else {
         let install = format!("sudo apt-get install {}", missing.join(" "));
-        (false, format!("`cargo rig run` installs what is missing, or: {install}"))
+        (
+            false,
+            format!("`cargo rig run` installs what is missing, or: {install}"),
+        )
     };
-    Line { ok, subject: "tools", text }
+    Line {
+        ok,
+        subject: "tools",
+        text,
+    }
 }
 
 fn image() -> Result<Line, Error> {
     let cache = Cache::open(None)?;
     let mut built = Vec::new();
     for variant in Variant::ALL {
-        let request = KernelRequest { variant, source: None };
+        let request = KernelRequest {
+            variant,
+            source: None,
+        };
         if let Ok(Some(kernel)) = knobrig_images::find_kernel(&cache, &request) {
-            built.push(format!("{} {} ({})", kernel.variant, kernel.id, kernel.release));
+            built.push(format!(
+                "{} {} ({})",
+                kernel.variant, kernel.id, kernel.release
+            ));
         }
     }
     let (ok, text) = if built.is_empty() {
-        (false, "no kernel is built; `cargo rig image build` takes some ten minutes".into())
+        (
+            false,
+            "no kernel is built; `cargo rig image build` takes some ten minutes".into(),
+        )
     } else {
         (true, built.join(", "))
     };
-    Ok(Line { ok, subject: "image", text })
+    Ok(Line {
+        ok,
+        subject: "image",
+        text,
+    })
 }

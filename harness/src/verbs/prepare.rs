@@ -49,7 +49,10 @@ pub fn prepare(
 ) -> Result<Prepared, Error> {
     let qemu = qemu(progress)?;
     let cache = Cache::open(None)?;
-    let request = KernelRequest { variant: wanted.variant, source: wanted.source.clone() };
+    let request = KernelRequest {
+        variant: wanted.variant,
+        source: wanted.source.clone(),
+    };
     let kernel = knobrig_images::ensure_kernel(&cache, &request, progress)?;
     let programs = knobrig_images::ensure_programs(progress)?;
     let mut modules = Vec::new();
@@ -72,7 +75,13 @@ pub fn prepare(
     }
     let initrd = knobrig_images::initramfs(&cache, &programs.agent, &modules)?;
     let accel = accel(wanted.accel)?;
-    Ok(Prepared { qemu, accel, kernel, initrd, device: programs.device })
+    Ok(Prepared {
+        qemu,
+        accel,
+        kernel,
+        initrd,
+        device: programs.device,
+    })
 }
 
 /// Finds QEMU, or installs the package that has it.

@@ -240,7 +240,11 @@ impl Run<'_> {
     async fn guests(&mut self) -> Result<(), Error> {
         let title = self.summary.title.clone();
         let seed = self.setting.seed;
-        self.tell(&Event::RunStarted { version: events::VERSION, title, seed })?;
+        self.tell(&Event::RunStarted {
+            version: events::VERSION,
+            title,
+            seed,
+        })?;
         let mut fruitless = 0;
         while !self.reached() {
             let before = self.summary.episodes();
@@ -249,8 +253,11 @@ impl Run<'_> {
                 Ok(TurnEnd::Found) if self.fail_fast => return Ok(()),
                 Ok(TurnEnd::Found) => fruitless = 0,
                 Err(why) => {
-                    fruitless =
-                        if self.summary.episodes() > before { 0 } else { fruitless + 1 };
+                    fruitless = if self.summary.episodes() > before {
+                        0
+                    } else {
+                        fruitless + 1
+                    };
                     if fruitless >= FRUITLESS {
                         return Err(Error::Rig(format!(
                             "{fruitless} guests in a row ran no episode; the last: {why} (see {})",
@@ -266,7 +273,9 @@ impl Run<'_> {
     fn reached(&self) -> bool {
         match self.goal {
             Goal::Episodes(goal) => self.next_episode > goal,
-            Goal::Duration(_) => self.deadline.is_some_and(|deadline| Instant::now() >= deadline),
+            Goal::Duration(_) => self
+                .deadline
+                .is_some_and(|deadline| Instant::now() >= deadline),
         }
     }
 
@@ -281,16 +290,24 @@ impl Run<'_> {
             Err(BootFailure::Unfit(report)) => {
                 self.summary.unfit_boots += 1;
                 let title = report.title.clone();
-                self.tell(&Event::GuestUnfit { guest: number, title })?;
+                self.tell(&Event::GuestUnfit {
+                    guest: number,
+                    title,
+                })?;
                 return Ok(Err(format!("its boot was not clean: {}", report.title)));
             }
             Err(BootFailure::Lost(loss)) => return self.lost(number, None, 0, loss),
         };
         let boot_ms = booted.elapsed().as_millis() as u64;
         let kernel = guest.release.clone();
-        self.tell(&Event::GuestUp { guest: number, boot_ms, kernel })?;
+        self.tell(&Event::GuestUp {
+            guest: number,
+            boot_ms,
+            kernel,
+        })?;
         if let Goal::Duration(duration) = self.goal {
-            self.deadline.get_or_insert_with(|| Instant::now() + duration);
+            self.deadline
+                .get_or_insert_with(|| Instant::now() + duration);
         }
         let first = Instant::now();
         let turn = self.turn(&mut guest, number, first).await;
@@ -303,7 +320,10 @@ impl Run<'_> {
             }
             Ok(Err(loss)) => {
                 guest.stop().await;
-                let episode = self.next_episode.checked_sub(1).filter(|episode| *episode > 0);
+                let episode = self
+                    .next_episode
+                    .checked_sub(1)
+                    .filter(|episode| *episode > 0);
                 self.lost(number, episode, guest_ms, loss)
             }
             Err(error) => Err(error),
@@ -322,7 +342,11 @@ impl Run<'_> {
         let why = loss.why();
         match loss {
             Loss::Reset(_) | Loss::Silent(_) if episode.is_some() => {
-                let met = Met { guest, episode, guest_ms };
+                let met = Met {
+                    guest,
+                    episode,
+                    guest_ms,
+                };
                 self.found(Evidence::Guest { why }, met)?;
                 Ok(Ok(TurnEnd::Found))
             }
@@ -332,7 +356,10 @@ impl Run<'_> {
             Loss::Reset(_) | Loss::Silent(_) | Loss::Qemu(_) | Loss::Rig(_) => {
                 self.summary.lost += 1;
                 self.summary.lost_why = Some(why.clone());
-                self.tell(&Event::GuestLost { guest, why: why.clone() })?;
+                self.tell(&Event::GuestLost {
+                    guest,
+                    why: why.clone(),
+                })?;
                 Ok(Err(why))
             }
         }
@@ -367,7 +394,11 @@ impl Run<'_> {
                 guest_ms: first.elapsed().as_millis() as u64,
             };
             let (report, held, device_restarts) = match ended {
-                Ended::Whole { report, held, device_restarts } => (report, held, device_restarts),
+                Ended::Whole {
+                    report,
+                    held,
+                    device_restarts,
+                } => (report, held, device_restarts),
                 Ended::Kernel { report, episode } => {
                     self.found(Evidence::Kernel { report }, met(episode))?;
                     return Ok(Ok(TurnEnd::Found));
@@ -416,7 +447,14 @@ impl Run<'_> {
         match guest.drain_console().await {
             Ok(Some(Happening::Report { report, episode })) => {
                 let guest_ms = first.elapsed().as_millis() as u64;
-                self.found(Evidence::Kernel { report }, Met { guest: number, episode, guest_ms })?;
+                self.found(
+                    Evidence::Kernel { report },
+                    Met {
+                        guest: number,
+                        episode,
+                        guest_ms,
+                    },
+                )?;
                 Ok(Ok(TurnEnd::Found))
             }
             Ok(_) => Ok(Ok(TurnEnd::Goal)),
@@ -441,7 +479,10 @@ impl Run<'_> {
     fn found(&mut self, evidence: Evidence, met: Met) -> Result<(), Error> {
         let plan = met.episode.and_then(|episode| self.plans.get(&episode));
         let episode = met.episode;
-        let finding = self.findings.add(evidence, met, &self.setting, plan).clone();
+        let finding = self
+            .findings
+            .add(evidence, met, &self.setting, plan)
+            .clone();
         self.dir.finding(&finding)?;
         self.tell(&Event::Found {
             number: finding.number,

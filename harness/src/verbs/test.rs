@@ -17,7 +17,11 @@ use crate::target::Chosen;
 /// Set-up failed, or cargo can't be started.
 pub fn run(arguments: &TestArgs) -> Result<Exit, Error> {
     let target = Chosen::find("mydrv", None, None)?;
-    let wanted = Wanted { variant: Variant::Kasan, source: None, accel: AccelChoice::Auto };
+    let wanted = Wanted {
+        variant: Variant::Kasan,
+        source: None,
+        accel: AccelChoice::Auto,
+    };
     prepare::prepare(&target, &wanted, &SetUp::new())?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(&cargo)
@@ -25,6 +29,13 @@ pub fn run(arguments: &TestArgs) -> Result<Exit, Error> {
         .args(&arguments.rest)
         .current_dir(knobrig_images::workspace_root())
         .status()
-        .map_err(|source| Error::Spawn { program: cargo.into(), source })?;
-    Ok(if status.success() { Exit::Clean } else { Exit::Findings })
+        .map_err(|source| Error::Spawn {
+            program: cargo.into(),
+            source,
+        })?;
+    Ok(if status.success() {
+        Exit::Clean
+    } else {
+        Exit::Findings
+    })
 }

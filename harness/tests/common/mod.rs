@@ -20,7 +20,10 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("kt").tempdir().expect("a temp dir");
+        let dir = tempfile::Builder::new()
+            .prefix("kt")
+            .tempdir()
+            .expect("a temp dir");
         fs::create_dir(dir.path().join("t")).expect("a directory");
         Self { dir }
     }
@@ -44,7 +47,11 @@ impl Place {
     /// `knobrig run --out …`
     pub fn run(&self, arguments: &[&str]) -> Command {
         let mut command = self.knobrig();
-        command.arg("run").arg("--out").arg(self.out()).args(arguments);
+        command
+            .arg("run")
+            .arg("--out")
+            .arg(self.out())
+            .args(arguments);
         command
     }
 
@@ -135,7 +142,9 @@ impl Background {
     pub fn await_line(&self, text: &str) {
         let end = Instant::now() + DEADLINE;
         let mut seen = Vec::new();
-        while let Ok(line) = self.lines.recv_timeout(end.saturating_duration_since(Instant::now()))
+        while let Ok(line) = self
+            .lines
+            .recv_timeout(end.saturating_duration_since(Instant::now()))
         {
             if line.contains(text) {
                 return;

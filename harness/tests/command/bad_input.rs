@@ -1,10 +1,8 @@
 //! Bad input: one clear line each, and the right exit code. No guest is needed.
 
-mod common;
-
 use std::process::Output;
 
-use common::Place;
+use super::place::Place;
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()

@@ -1,8 +1,6 @@
 //! `knobrig run` in real guests: verdicts, what it keeps, and what it leaves after it was hit.
 
-mod common;
-
-use common::{Background, Place, kill, wait_until};
+use super::place::{Background, Place, kill, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -130,7 +128,7 @@ fn a_killed_device_program_is_started_again() {
         let text = std::fs::read_to_string(&events).unwrap_or_default();
         text.matches("episode-ended").count()
     };
-    assert!(wait_until(common::DEADLINE, || episodes() >= 5));
+    assert!(wait_until(super::place::DEADLINE, || episodes() >= 5));
     let device = place.processes("dk-device");
     assert_eq!(device.len(), 1);
     kill(device[0], Signal::KILL);
@@ -163,7 +161,7 @@ fn an_interrupt_leaves_nothing_and_a_whole_directory() {
         let background = Background::start(place.run(&["--duration", "10m"]));
         match moment {
             // Plain progress tells of a guest only once it is up.
-            "boots" => assert!(wait_until(common::DEADLINE, || {
+            "boots" => assert!(wait_until(super::place::DEADLINE, || {
                 !place.processes("qemu-system").is_empty()
             })),
             line => background.await_line(line),

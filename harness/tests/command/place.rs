@@ -11,15 +11,15 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Longest wait for a run to get somewhere; a loaded machine boots a guest in 30 s.
-pub const DEADLINE: Duration = Duration::from_secs(240);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(240);
 
 /// A place of its own for one run: its temporary files and its output.
-pub struct Place {
+pub(crate) struct Place {
     dir: TempDir,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new()
             .prefix("kt")
             .tempdir()
@@ -29,7 +29,7 @@ impl Place {
     }
 
     /// Where the run's directory goes.
-    pub fn out(&self) -> PathBuf {
+    pub(crate) fn out(&self) -> PathBuf {
         self.dir.path().join("out")
     }
 
@@ -38,14 +38,14 @@ impl Place {
     }
 
     /// `knobrig`, with its temporary files here.
-    pub fn knobrig(&self) -> Command {
+    pub(crate) fn knobrig(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_knobrig"));
         command.env("TMPDIR", self.tmp()).stdin(Stdio::null());
         command
     }
 
     /// `knobrig run --out …`
-    pub fn run(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Command {
         let mut command = self.knobrig();
         command
             .arg("run")
@@ -56,7 +56,7 @@ impl Place {
     }
 
     /// Process ids of everything that works on this place's sockets and is called so.
-    pub fn processes(&self, name: &str) -> Vec<i32> {
+    pub(crate) fn processes(&self, name: &str) -> Vec<i32> {
         let here = self.tmp().display().to_string();
         let entries = fs::read_dir("/proc").expect("/proc");
         entries
@@ -70,7 +70,7 @@ impl Place {
     }
 
     /// Nothing of the run may be left: no process, no socket, no temporary file.
-    pub fn assert_nothing_left(&self) {
+    pub(crate) fn assert_nothing_left(&self) {
         let gone = wait_until(Duration::from_secs(2), || self.processes("").is_empty());
         assert!(gone, "processes left: {:?}", self.processes(""));
         let left: Vec<_> = fs::read_dir(self.tmp())
@@ -81,14 +81,14 @@ impl Place {
     }
 
     /// A JSON file of the run.
-    pub fn json(&self, file: &str) -> Value {
+    pub(crate) fn json(&self, file: &str) -> Value {
         let path = self.out().join(file);
         let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     }
 
     /// The lines of a JSON-lines file of the run; each must be whole.
-    pub fn json_lines(&self, file: &str) -> Vec<Value> {
+    pub(crate) fn json_lines(&self, file: &str) -> Vec<Value> {
         let path = self.out().join(file);
         let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         text.lines()
@@ -97,13 +97,13 @@ impl Place {
     }
 
     /// The place itself.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 }
 
 /// Polls a fact of the outside world that sends no event.
-pub fn wait_until(deadline: Duration, mut fact: impl FnMut() -> bool) -> bool {
+pub(crate) fn wait_until(deadline: Duration, mut fact: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + deadline;
     loop {
         if fact() {
@@ -117,13 +117,13 @@ pub fn wait_until(deadline: Duration, mut fact: impl FnMut() -> bool) -> bool {
 }
 
 /// A run in the background whose progress lines can be awaited.
-pub struct Background {
+pub(crate) struct Background {
     child: Child,
     lines: mpsc::Receiver<String>,
 }
 
 impl Background {
-    pub fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("knobrig starts");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
@@ -139,7 +139,7 @@ impl Background {
     }
 
     /// Waits for a line of progress that holds `text`.
-    pub fn await_line(&self, text: &str) {
+    pub(crate) fn await_line(&self, text: &str) {
         let end = Instant::now() + DEADLINE;
         let mut seen = Vec::new();
         while let Ok(line) = self
@@ -154,12 +154,12 @@ impl Background {
         panic!("no line with {text:?}; seen: {seen:#?}");
     }
 
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.child.id() as i32
     }
 
     /// Waits for its end.
-    pub fn end(mut self) -> ExitStatus {
+    pub(crate) fn end(mut self) -> ExitStatus {
         let end = Instant::now() + DEADLINE;
         loop {
             if let Some(status) = self.child.try_wait().expect("our child") {
@@ -181,7 +181,7 @@ impl Drop for Background {
 }
 
 /// Sends a signal.
-pub fn kill(pid: i32, signal: rustix::process::Signal) {
+pub(crate) fn kill(pid: i32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid).expect("a process id");
     // Gone already is as good.
     let _ = rustix::process::kill_process(pid, signal);

@@ -1,0 +1,5 @@
+//! The `knobrig` command, as a user meets it. One program, so that what the files share is used.
+
+mod bad_input;
+mod place;
+mod run;

@@ -83,11 +83,39 @@ pub struct Knob {
     pub read: Option<u32>,
     /// What a write writes; absent if it can't be written.
     #[serde(default)]
-    pub write: Option<String>,
+    pub write: Option<Payload>,
     /// Per op (`read`, `write`) the request that it makes the driver send, so that the device
     /// can hold the answer with the op inside the driver.
     #[serde(default)]
     pub asks: BTreeMap<AskingOp, Ask>,
+}
+
+/// What a write writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Payload {
+    /// The text as it stands.
+    Text(String),
+    /// One character over and over: a disk takes whole sectors.
+    Fill {
+        /// The character.
+        fill: char,
+        /// How often.
+        len: usize,
+    },
+}
+
+impl Payload {
+    /// Most characters of a [`Payload::Fill`]: what is written in one step.
+    const MOST: usize = 64 << 10;
+
+    /// The text that is written.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Fill { fill, len } => fill.to_string().repeat(*len),
+        }
+    }
 }
 
 /// Ops that can ask the device.
@@ -226,6 +254,29 @@ impl Target {
                 self.teardown.module
             ));
         }
+        for knob in &self.knobs {
+            if let Some(Payload::Fill { len, .. }) = knob.write
+                && len > Payload::MOST
+            {
+                return Err(format!(
+                    "knob {}: write has {len} characters, at most {} are possible",
+                    knob.name,
+                    Payload::MOST
+                ));
+            }
+            for op in knob.asks.keys() {
+                let (name, known) = match op {
+                    AskingOp::Read => ("read", knob.read.is_some()),
+                    AskingOp::Write => ("write", knob.write.is_some()),
+                };
+                if !known {
+                    return Err(format!(
+                        "knob {}: asks.{name} without {name}: say what a {name} does",
+                        knob.name
+                    ));
+                }
+            }
+        }
         for lifetime in &self.lifetimes {
             for pin in &lifetime.pins {
                 if !self.knobs.iter().any(|knob| knob.name == *pin) {
@@ -359,6 +410,13 @@ mod tests {
             .expect_err("an unknown key")
             .to_string();
         assert!(error.contains("line") && error.contains("raed"), "{error}");
+    }
+
+    #[test]
+    fn what_asks_must_be_an_op_that_the_knob_has() {
+        let text = BUILT_IN[0].1.replace("write = \"17\\n\"\n", "");
+        let error = Target::parse(&text, "mydrv.toml").expect_err("asks.write alone");
+        assert!(error.to_string().contains("asks.write without write"));
     }
 
     #[test]

@@ -183,6 +183,10 @@ fn kernel_command_line(accel: Accel) -> String {
         "nokaslr",
         "random.trust_cpu=on",
         "8250.nr_uarts=1",
+        // Interrupts by the MP table. By ACPI each pci_enable_device evaluates _PRT, a loop in
+        // AML that allocates so much that KASAN makes it last 6 to 12 s under TCG. PCI hotplug
+        // stays ACPI's.
+        "acpi=noirq",
         // Unload waits for RCU several times; expedited, that is microseconds.
         "rcupdate.rcu_expedited=1",
     ];

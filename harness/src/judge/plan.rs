@@ -316,7 +316,7 @@ impl<'a> Builder<'a> {
             }),
             AskingOp::Write => Some(Step::Write {
                 slot,
-                data: knob.write.clone()?,
+                data: knob.write.as_ref()?.text(),
             }),
         }
     }

@@ -1,3 +1,55 @@
-// SPDX-License-Identifier: GPL-2.0
-//! mydrv: the guest driver of the knob device. A kernel module; empty on the host.
+// SPDX-License-Identifier: GPL-2.0-only
+//! mydrv: the driver of the knob device, whose module may go away in several ways.
+//!
+//! A kernel module; on the host this crate is empty. Its page for readers is `../README.md`.
+//!
+//! From the outside in: [`probe`] binds the PCI function and holds all parts in the order in
+//! which they go; [`dk0`], [`knobs`] and [`chardev`] are what user space sees; [`controller`]
+//! asks the device and [`port`] carries it to the ring of `dk_ring` and back. [`rules`] names
+//! what a lifetime decides, [`lifetime`] and [`mutant`] are the lifetimes and the planted
+//! bugs, each in a file. `unsafe` code and everything that C calls is in [`sys`].
 #![cfg(MODULE)]
+
+use kernel::prelude::*;
+use kernel::{driver, pci};
+
+mod active;
+mod chardev;
+mod claim;
+mod controller;
+mod dk0;
+mod knobs;
+mod lifetime;
+mod mutant;
+mod port;
+mod probe;
+mod rules;
+mod sys;
+
+module! {
+    type: Mydrv,
+    name: "mydrv",
+    authors: ["The knobrig authors"],
+    description: "The knob device's driver",
+    license: "GPL v2",
+    params: {
+        timeout: u32 {
+            default: 5000,
+            description: "how long an operation waits for the device, in ms (default 5000)",
+        },
+    },
+}
+
+/// The loaded module. Unloading drops it, and by that unbinds the device.
+struct Mydrv {
+    _driver: Pin<KBox<driver::Registration<pci::Adapter<probe::Driver>>>>,
+}
+
+impl kernel::Module for Mydrv {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        let registration = driver::Registration::new(c"mydrv", module);
+        Ok(Self {
+            _driver: KBox::pin_init(registration, GFP_KERNEL)?,
+        })
+    }
+}

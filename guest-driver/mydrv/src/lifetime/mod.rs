@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The lifetimes: when the module may go, each rule in a file that explains it.
+
+pub(crate) mod drained;
+pub(crate) mod pinned;

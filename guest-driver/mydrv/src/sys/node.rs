@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A `struct device` without a class, with its `struct cdev` and data of ours, in one object
+//! that its reference count keeps.
+
+use crate::sys::chardev::Operations;
+use crate::sys::chrdev::Region;
+use crate::sys::module;
+use core::ptr::NonNull;
+use kernel::bindings;
+use kernel::error::to_result;
+use kernel::prelude::*;
+use kernel::sync::aref::{ARef, AlwaysRefCounted};
+use kernel::types::Opaque;
+use kernel::{device, pci};
+
+/// The object. It is only ever handled by reference, and freed by its `->release`.
+#[pin_data]
+#[repr(C)]
+pub(crate) struct Node<T> {
+    // First, so that a pointer to the device is one to the object.
+    #[pin]
+    device: Opaque<bindings::device>,
+    #[pin]
+    cdev: Opaque<bindings::cdev>,
+    #[pin]
+    data: T,
+}
+
+// SAFETY: `struct device` and `struct cdev` may be used and released by any thread.
+unsafe impl<T: Send> Send for Node<T> {}
+// SAFETY: as above; what we call on them has locks of its own.
+unsafe impl<T: Sync> Sync for Node<T> {}
+
+// SAFETY: the count is the device's; the object is freed when it falls to zero.
+unsafe impl<T> AlwaysRefCounted for Node<T> {
+    fn inc_ref(&self) {
+        // SAFETY: a reference exists, so the device is valid.
+        unsafe { bindings::get_device(self.device.get()) };
+    }
+
+    unsafe fn dec_ref(node: NonNull<Self>) {
+        // SAFETY: the caller gives its reference back.
+        unsafe { bindings::put_device(node.cast().as_ptr()) };
+    }
+}
+
+impl<T> Node<T> {
+    /// Our data.
+    pub(crate) fn data(&self) -> &T {
+        &self.data
+    }
+
+    /// The device's directory in sysfs.
+    pub(crate) fn kobj(&self) -> *mut bindings::kobject {
+        // SAFETY: only an address within the device is computed.
+        unsafe { &raw mut (*self.device.get()).kobj }
+    }
+
+    /// The node of a `struct device` of this type.
+    ///
+    /// # Safety
+    /// `device` is that of a `Node<T>`, to which the caller has a reference for `'a`.
+    pub(crate) unsafe fn from_device<'a>(device: *mut bindings::device) -> &'a Self {
+        // SAFETY: the device is the first field, and the object is alive (caller).
+        unsafe { &*device.cast() }
+    }
+
+    /// The node of a `struct cdev` of this type.
+    ///
+    /// # Safety
+    /// As [`Node::from_device`].
+    pub(crate) unsafe fn from_cdev<'a>(cdev: *mut bindings::cdev) -> &'a Self {
+        let cdev = Opaque::cast_from(cdev.cast_const());
+        // SAFETY: `cdev` is the field of a live object (caller).
+        unsafe { &*kernel::container_of!(cdev, Self, cdev) }
+    }
+
+    /// Makes the object, with one reference. Nobody can find it yet.
+    fn new<E>(
+        parent: &pci::Device<device::Core<'_>>,
+        devt: bindings::dev_t,
+        operations: &'static Operations,
+        data: impl PinInit<T, E>,
+    ) -> Result<ARef<Self>>
+    where
+        Error: From<E>,
+    {
+        let node = KBox::try_pin_init(
+            try_pin_init!(Self {
+                device: Opaque::zeroed(),
+                cdev: Opaque::zeroed(),
+                data <- data,
+            }? Error),
+            GFP_KERNEL,
+        )?;
+        // SAFETY: the object isn't moved from here on: it is only used by reference.
+        let node = KBox::into_raw(unsafe { Pin::into_inner_unchecked(node) });
+        let parent: &device::Device<_> = parent.as_ref();
+        // SAFETY: the object is ours alone. Its device and cdev are zeroed, as
+        // device_initialize() and cdev_init() want them; the parent is valid, and
+        // device_add() takes a reference to it.
+        unsafe {
+            let device = (*node).device.get();
+            bindings::device_initialize(device);
+            (*device).parent = core::ptr::from_ref(parent).cast_mut().cast();
+            (*device).devt = devt;
+            (*device).release = Some(release::<T>);
+            let cdev = (*node).cdev.get();
+            bindings::cdev_init(cdev, operations.as_raw());
+            (*cdev).owner = module::this_module();
+            // INVARIANT: device_initialize() has left a count of one, which is now ours.
+            Ok(ARef::from_raw(NonNull::new_unchecked(node)))
+        }
+    }
+}
+
+/// The device's `->release`: nobody refers to the object any more.
+///
+/// # Safety
+/// Called by the driver core, once, with the device of a `Node<T>`.
+unsafe extern "C" fn release<T>(device: *mut bindings::device) {
+    // SAFETY: the object was a KBox in `Node::new`, and the count has fallen to zero.
+    drop(unsafe { KBox::<Node<T>>::from_raw(device.cast()) });
+}
+
+/// A node that user space can find: its directory in sysfs, and its file in /dev.
+pub(crate) struct Published<T> {
+    node: ARef<Node<T>>,
+    published: bool,
+}
+
+impl<T> Published<T> {
+    /// Makes a node and publishes it.
+    pub(crate) fn new<E>(
+        parent: &pci::Device<device::Core<'_>>,
+        name: &'static CStr,
+        region: &Region,
+        operations: &'static Operations,
+        data: impl PinInit<T, E>,
+    ) -> Result<Self>
+    where
+        Error: From<E>,
+    {
+        let node = Node::new(parent, region.devt(), operations, data)?;
+        let device = node.device.get();
+        // SAFETY: an initialized device that isn't added yet; the name has no conversions.
+        to_result(unsafe { bindings::dev_set_name(device, name.as_char_ptr()) })?;
+        // SAFETY: both are initialized and not added yet.
+        to_result(unsafe { bindings::cdev_device_add(node.cdev.get(), device) })?;
+        Ok(Self {
+            node,
+            published: true,
+        })
+    }
+
+    /// The node.
+    pub(crate) fn node(&self) -> &ARef<Node<T>> {
+        &self.node
+    }
+
+    /// Takes it out of sysfs and /dev. Afterwards it can't be opened; who has it open still
+    /// can call into it.
+    pub(crate) fn unpublish(&mut self) {
+        if core::mem::take(&mut self.published) {
+            // SAFETY: added in `new`, and deleted once.
+            unsafe { bindings::cdev_device_del(self.node.cdev.get(), self.node.device.get()) };
+        }
+    }
+}
+
+impl<T> Drop for Published<T> {
+    fn drop(&mut self) {
+        self.unpublish();
+    }
+}

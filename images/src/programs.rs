@@ -1,0 +1,93 @@
+//! The agent and the device program, built by cargo from this workspace.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cargo_metadata::Message;
+
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::run::{Run, Stream};
+use crate::toolchain::cargo;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// The programs that a guest needs.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// PID 1 of the guest, static.
+    pub agent: PathBuf,
+    /// The device.
+    pub device: PathBuf,
+}
+
+/// Builds what of the programs is not up to date.
+///
+/// # Errors
+/// How cargo failed.
+pub fn ensure_programs(progress: &dyn Progress) -> Result<Programs, Error> {
+    let mut command = cargo();
+    command
+        .args(["build", "--release", "--target", TARGET])
+        .args(["--package", "knobrig-agent", "--package", "dk-device"])
+        .arg("--message-format=json-render-diagnostics")
+        .arg("--target-dir")
+        .arg(target_dir().join("programs"))
+        // Static: the guest has no libraries. The device is so too, for one build of both.
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
+    let mut agent = None;
+    let mut device = None;
+    let mut begun = false;
+    Run::new(
+        "build the agent and the device program",
+        command,
+        Duration::from_secs(3600),
+    )
+    .lines(|stream, line| match stream {
+        Stream::Out => {
+            for message in Message::parse_stream(line.as_bytes()).flatten() {
+                if let Message::CompilerArtifact(artifact) = message {
+                    match artifact.target.name.as_str() {
+                        "knobrig-agent" => agent = artifact.executable.or(agent.take()),
+                        "dk-device" => device = artifact.executable.or(device.take()),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Stream::Err => {
+            let line = line.trim();
+            if line.starts_with("Compiling") {
+                // Only now is it known that there is something to do.
+                if !std::mem::replace(&mut begun, true) {
+                    progress.begin(
+                        "build the agent and the device program",
+                        Some(Duration::from_secs(60)),
+                    );
+                }
+                progress.update(0.0, line);
+            } else if line.starts_with("warning") {
+                progress.say(line);
+            }
+        }
+    })?;
+    if begun {
+        progress.end();
+    }
+    let made = |path: Option<cargo_metadata::camino::Utf8PathBuf>, name: &str| {
+        path.map(cargo_metadata::camino::Utf8PathBuf::into_std_path_buf)
+            .ok_or_else(|| Error::Toolchain(format!("cargo built no program {name}")))
+    };
+    Ok(Programs {
+        agent: made(agent, "knobrig-agent")?,
+        device: made(device, "dk-device")?,
+    })
+}
+
+/// Where our own cargo runs build: not where an outer cargo, which may wait for us, does.
+pub(crate) fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .filter(|dir| !dir.is_empty())
+        .map_or_else(|| crate::workspace_root().join("target"), PathBuf::from)
+        .join("knobrig")
+}

@@ -21,6 +21,8 @@ mod memory;
 pub mod pci;
 mod request;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 pub use request::{Failure, Request};
 pub use ring::{InitError, MAX_DATA, QUEUE_SIZE, Ring, SLOTS, SubmitError, Ticket};

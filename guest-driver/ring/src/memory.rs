@@ -35,7 +35,8 @@ impl<H: Hal> Memory<H> {
     /// Allocates it, or `None` where the Hal has no memory.
     pub(crate) fn new() -> Option<Self> {
         let (paddr, base) = H::dma_alloc(PAGES, BufferDirection::Both);
-        (paddr != 0).then_some(Self {
+        // Not `then_some`, which would make and drop one where there is no memory.
+        (paddr != 0).then(|| Self {
             paddr,
             base,
             hal: PhantomData,

@@ -12,6 +12,7 @@ use crate::memory::Memory;
 use crate::request::{Data, Failure, Request, decode_status};
 use core::fmt;
 use core::mem::ManuallyDrop;
+use core::sync::atomic::{Ordering, fence};
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::{DeviceStatus, DeviceType, Transport};
 use virtio_drivers::{Error, Hal, PAGE_SIZE};
@@ -57,8 +58,10 @@ pub struct Ticket {
 pub enum InitError {
     /// The device is none of virtio's disks.
     NotADisk(DeviceType),
-    /// The device went on after a reset, or is gone.
+    /// The device goes on after a reset.
     ResetRefused,
+    /// The device isn't there: its registers read as ones.
+    Gone,
     /// The device doesn't offer `VIRTIO_F_VERSION_1`: a legacy device.
     Legacy,
     /// The device took back `FEATURES_OK`.
@@ -75,7 +78,8 @@ impl fmt::Display for InitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotADisk(kind) => write!(f, "not a virtio disk but {kind:?}"),
-            Self::ResetRefused => f.write_str("the device doesn't reset, or is gone"),
+            Self::ResetRefused => f.write_str("the device doesn't reset"),
+            Self::Gone => f.write_str("the device is gone: its registers read as ones"),
             Self::Legacy => f.write_str("a legacy device: it doesn't offer VIRTIO_F_VERSION_1"),
             Self::FeaturesRefused => f.write_str("the device refused VIRTIO_F_VERSION_1 alone"),
             Self::Queue(error) => write!(f, "can't set up queue {QUEUE}: {error}"),
@@ -232,7 +236,10 @@ impl<H: Hal, T: Transport> Ring<H, T> {
             SubmitError::Dead
         })?;
         self.slots[slot] = Slot::Queued { token, shape };
-        // Asked after each add, so that no kick can be lost.
+        // Asked after each add, so that no kick can be lost. The device suppresses kicks by a
+        // flag, clears it, and looks into the ring again; for one of us to see what the other
+        // wrote, our index must be out before we read the flag (virtio 1.2, 2.7.13.4.1).
+        fence(Ordering::SeqCst);
         if self.queue.should_notify() {
             self.transport.notify(QUEUE);
         }
@@ -331,12 +338,11 @@ impl<H: Hal, T: Transport> Ring<H, T> {
         if matches!(self.state, State::Stopped | State::Unstoppable) {
             return Ok(());
         }
-        let result = reset(&mut self.transport);
-        self.state = match result {
-            Ok(()) => State::Stopped,
-            Err(_) if is_gone(&self.transport) => State::Stopped,
-            Err(_) => State::Unstoppable,
+        let (state, result) = match reset(&mut self.transport) {
+            Ok(()) | Err(InitError::Gone) => (State::Stopped, Ok(())),
+            Err(error) => (State::Unstoppable, Err(error)),
         };
+        self.state = state;
         result
     }
 }
@@ -368,7 +374,7 @@ fn reset<T: Transport>(transport: &mut T) -> Result<(), InitError> {
             return Ok(());
         }
         if is_gone(transport) {
-            break;
+            return Err(InitError::Gone);
         }
         core::hint::spin_loop();
     }

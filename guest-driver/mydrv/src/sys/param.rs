@@ -2,7 +2,6 @@
 //! Module parameters that are one of several names. The kernel crate's `module!` has numbers
 //! only.
 
-use core::ffi::CStr as CoreCStr;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use kernel::bindings;
 use kernel::fmt::{Display, Formatter};
@@ -71,7 +70,7 @@ impl<T> Choice<T> {
             let (choice, value) = unsafe {
                 (
                     &*(*param).__bindgen_anon_1.arg.cast::<Self>(),
-                    CoreCStr::from_ptr(value.cast()),
+                    CStr::from_char_ptr(value),
                 )
             };
             choice.set(value.to_str().map_err(|_| EINVAL)?)?;

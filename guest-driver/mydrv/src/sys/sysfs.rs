@@ -42,6 +42,7 @@ fn attribute(knob: usize) -> *const bindings::attribute {
     &ATTRIBUTES[knob].0.attr
 }
 
+#[allow(clippy::needless_update, reason = "lockdep adds fields to `attribute`")]
 const fn attribute_of<const KNOB: usize>() -> Attribute {
     Attribute(bindings::device_attribute {
         attr: bindings::attribute {

@@ -306,3 +306,214 @@ fn take_header<M: GuestMemory + ?Sized>(memory: &M, readable: &mut Vec<Piece>) -
 /// The status byte that a malformed chain is answered with.
 pub const MALFORMED_STATUS: u8 = STATUS_IOERR;
 const _: () = assert!(MALFORMED_STATUS != STATUS_OK);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use virtio_bindings::bindings::virtio_ring::{
+        VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE,
+    };
+    use vm_memory::GuestMemoryMmap;
+
+    use super::*;
+
+    const NEXT: u16 = VRING_DESC_F_NEXT as u16;
+    const WRITE: u16 = VRING_DESC_F_WRITE as u16;
+    const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
+
+    const MEMORY: u64 = 1 << 20;
+    const TABLE: Table = Table {
+        addr: GuestAddress(0x1000),
+        size: 16,
+    };
+    const HEADER: u64 = 0x2000;
+
+    fn memory(kind: u32, descriptors: &[(u64, u32, u16, u16)]) -> GuestMemoryMmap {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]);
+        let memory = memory.expect("memory");
+        let header = Header { kind, sector: 7 }.to_bytes();
+        memory
+            .write_slice(&header, GuestAddress(HEADER))
+            .expect("in memory");
+        for (index, &(addr, len, flags, next)) in (0..).zip(descriptors) {
+            let at = TABLE.addr.unchecked_add(16 * index);
+            memory
+                .write_obj(Descriptor::new(addr, len, flags, next), at)
+                .expect("in memory");
+        }
+        memory
+    }
+
+    #[test]
+    fn a_request_is_read_whichever_way_it_is_cut() {
+        let memory = memory(
+            dk_abi::READ,
+            &[
+                (HEADER, 9, NEXT, 3),
+                (0x3000, 1000, NEXT | WRITE, 2),
+                (0x4000, 25, WRITE, 0),
+                (HEADER + 9, 7, NEXT, 1),
+            ],
+        );
+        let request = parse(&memory, TABLE, 0).expect("a request");
+        assert_eq!(
+            (request.head, request.kind, request.sector),
+            (0, Kind::Read, 7)
+        );
+        let data = [(0x3000, 1000), (0x4000, 24)];
+        let data = data.map(|(addr, len)| Piece {
+            addr: GuestAddress(addr),
+            len,
+        });
+        assert_eq!(request.data, data);
+        assert_eq!(request.status, GuestAddress(0x4018));
+        assert!(request.data_from_device);
+    }
+
+    #[test]
+    fn each_fault_is_told_for_what_it_is() {
+        let header = HEADER_LEN as u32;
+        let status = (0x3000, 1, WRITE, 0);
+        type Chain<'a> = &'a [(u64, u32, u16, u16)];
+        let cases: [(Fault, Chain); 10] = [
+            (Fault::NoDescriptor, &[(HEADER, header, NEXT, 16)]),
+            (
+                Fault::Endless,
+                &[(HEADER, header, NEXT, 1), (HEADER, 1, NEXT, 0)],
+            ),
+            (Fault::Indirect, &[(0x1000, 16, INDIRECT, 0)]),
+            (
+                Fault::Order,
+                &[
+                    (0x3000, 1, NEXT | WRITE, 1),
+                    (HEADER, header, NEXT, 2),
+                    status,
+                ],
+            ),
+            (Fault::ShortHeader, &[(HEADER, header - 1, NEXT, 1), status]),
+            (Fault::NoStatus, &[(HEADER, header, 0, 0)]),
+            (
+                Fault::OutOfRange,
+                &[(HEADER, header, NEXT, 1), (MEMORY, 1, WRITE, 0)],
+            ),
+            (Fault::OutOfRange, &[(MEMORY - 1, header, NEXT, 1), status]),
+            (
+                Fault::Shape,
+                &[(HEADER, header, NEXT, 1), (0x3000, 12, WRITE, 0)],
+            ),
+            (
+                Fault::TooMuch,
+                &[
+                    (HEADER, header, NEXT, 1),
+                    (0, u32::MAX, NEXT | WRITE, 2),
+                    status,
+                ],
+            ),
+        ];
+        for (fault, chain) in cases {
+            let memory = memory(dk_abi::READ, chain);
+            let bad = parse(&memory, TABLE, 0).expect_err("no request");
+            assert_eq!(bad.fault, fault, "{chain:?}");
+        }
+        let long = Table { size: 256, ..TABLE };
+        let memory = memory(dk_abi::READ, &[]);
+        for index in 0..200 {
+            let at = long.addr.unchecked_add(16 * u64::from(index));
+            let descriptor = Descriptor::new(HEADER, header, NEXT, index + 1);
+            memory.write_obj(descriptor, at).expect("in memory");
+        }
+        assert_eq!(
+            parse(&memory, long, 0).expect_err("no request").fault,
+            Fault::TooLong
+        );
+    }
+
+    /// A descriptor that is often nearly right.
+    fn descriptors() -> impl Strategy<Value = (u64, u32, u16, u16)> {
+        let addr = prop_oneof![
+            4 => Just(HEADER),
+            4 => 0..MEMORY,
+            1 => MEMORY - 32..MEMORY + 32,
+            1 => any::<u64>(),
+        ];
+        let len = prop_oneof![
+            4 => prop::sample::select(vec![0, 1, 8, 16, 17, 20, 512, 513, 1024]),
+            1 => any::<u32>(),
+        ];
+        let flags = prop_oneof![
+            8 => prop::sample::select(vec![0, NEXT, WRITE, NEXT | WRITE]),
+            1 => any::<u16>(),
+        ];
+        let next = prop_oneof![8 => 0..TABLE.size, 1 => any::<u16>()];
+        (addr, len, flags, next)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn whatever_the_chain_a_request_lies_in_memory_and_has_its_shape(
+            chain in prop::collection::vec(descriptors(), 16),
+            kind in prop::sample::select(vec![0, 1, 4, 8, 11, 13, dk_abi::KNOB_GET, dk_abi::KNOB_SET, 99]),
+            head in 0..18u16,
+        ) {
+            let memory = memory(kind, &chain);
+            match parse(&memory, TABLE, head) {
+                Ok(request) => {
+                    prop_assert_eq!(request.head, head);
+                    prop_assert!(memory.check_range(request.status, 1, Permissions::Write));
+                    prop_assert!(request.data.iter().all(|piece| piece.len > 0 && memory
+                        .check_range(piece.addr, piece.len as usize, Permissions::Read)));
+                    let (to, from) = if request.data_from_device {
+                        (0, request.data_len())
+                    } else {
+                        (request.data_len(), 0)
+                    };
+                    prop_assert!(request.kind == Kind::Unknown || shape_fits(request.kind, to, from));
+                    prop_assert!(request.data_len() <= MAX_DATA);
+                }
+                Err(bad) => {
+                    prop_assert_eq!(bad.head, head);
+                    if let Some(status) = bad.status {
+                        prop_assert!(memory.check_range(status, 1, Permissions::Write));
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn a_good_request_is_read_however_it_is_cut(
+            kind in prop::sample::select(vec![dk_abi::READ, dk_abi::WRITE]),
+            cuts in prop::collection::btree_set(1..(16 + 1024 + 1u32), 0..12),
+            sectors in 1..3u32,
+        ) {
+            let from_device = kind == dk_abi::READ;
+            let total = 16 + 512 * sectors + 1;
+            // Where the direction changes there must be a cut.
+            let turn = if from_device { 16 } else { total - 1 };
+            let mut cuts: Vec<u32> = cuts.into_iter().filter(|&cut| cut < total).collect();
+            cuts.extend([turn, total]);
+            cuts.sort_unstable();
+            cuts.dedup();
+            let mut chain = Vec::new();
+            let mut start = 0;
+            for (index, &cut) in (1..).zip(&cuts) {
+                let flags = if start >= turn { WRITE } else { 0 };
+                let more = if cut < total { NEXT } else { 0 };
+                chain.push((HEADER + u64::from(start), cut - start, flags | more, index));
+                start = cut;
+            }
+            let memory = memory(kind, &chain);
+            let request = parse(&memory, TABLE, 0).expect("a request");
+            prop_assert_eq!(request.kind, kind_of(kind));
+            prop_assert_eq!(request.sector, 7);
+            prop_assert_eq!(request.data_len(), u64::from(512 * sectors));
+            prop_assert_eq!(request.data_from_device, from_device);
+            prop_assert_eq!(request.status, GuestAddress(HEADER + u64::from(total) - 1));
+            let mut at = HEADER + 16;
+            for piece in &request.data {
+                prop_assert_eq!(piece.addr, GuestAddress(at));
+                at += u64::from(piece.len);
+            }
+        }
+    }
+}

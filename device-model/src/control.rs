@@ -22,7 +22,7 @@ const BUSY: usize = 64 * 1024;
 /// Bytes that are read from a client at a time.
 const CHUNK: usize = 16 * 1024;
 /// How long the last words to a client may take.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_millis(250);
 
 /// The clients of the control socket.
 #[derive(Debug)]

@@ -24,3 +24,9 @@ pub mod link;
 pub mod ring;
 pub mod serve;
 pub mod trace;
+
+/// Says on stderr what goes wrong. Nobody may be listening there by now, which changes nothing.
+pub fn complain(what: &dyn std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "dk-device: {what}");
+}

@@ -4,6 +4,9 @@
 //! daemon has a thread for messages and one for the ring, can't be woken while it waits for a
 //! connection, keeps "already claimed" over a device that was unplugged and plugged again, and
 //! has no ledger of requests in flight.
+//!
+//! The VMM is trusted to speak the protocol: a message that makes no sense ends its connection.
+//! The guest is trusted with nothing.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     match serve(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("dk-device: {error}");
+            dk_device::complain(&error);
             ExitCode::FAILURE
         }
     }

@@ -8,18 +8,26 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use rustix::process::{Pid, PidfdFlags, getppid, pidfd_open};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use vhost::vhost_user::{BackendReqHandler, Error as LinkError};
 
 use crate::clock;
+use crate::complain;
 use crate::control::Control;
 use crate::device::Device;
 use crate::error::Error;
 use crate::link::{Front, Shared, lock};
+
+/// Bytes of a vhost-user message's header.
+const HEADER_LEN: usize = 12;
+/// How long the VMM may take over a message that it has begun. QEMU sends each in one piece.
+const MESSAGE: Duration = Duration::from_secs(1);
 
 /// How to serve a device.
 #[derive(Clone, Debug)]
@@ -59,6 +67,25 @@ struct Link {
     handler: BackendReqHandler<Mutex<Front>>,
     /// The same socket: the handler doesn't lend its own.
     stream: UnixStream,
+}
+
+impl Link {
+    /// Waits until a whole header is there or the VMM is gone. The handler would wait for its
+    /// rest for ever, and everyone with it.
+    fn await_header(&self) -> rustix::io::Result<()> {
+        let end = Instant::now() + MESSAGE;
+        let mut header = [0; HEADER_LEN];
+        while let (_, 1..HEADER_LEN) =
+            rustix::net::recv(&self.stream, &mut header, RecvFlags::PEEK)?
+        {
+            if Instant::now() >= end {
+                return Err(Errno::TIMEDOUT);
+            }
+            // Nothing tells when the rest of a header comes, and next to none comes in parts.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
 }
 
 impl std::fmt::Debug for Link {
@@ -148,7 +175,7 @@ impl Server {
             }
             front.device.trace().flush();
             if let Some(loss) = front.device.trace().take_loss() {
-                eprintln!("dk-device: {loss}");
+                complain(&loss);
             }
         }
         self.end();
@@ -240,10 +267,14 @@ impl Server {
         let Ok((stream, _)) = self.socket.listener.accept() else {
             return;
         };
-        // The handler reads whole messages, for which it may wait.
-        let Ok(()) = stream.set_nonblocking(false) else {
+        // The handler reads whole messages, for which it may wait, but not for ever.
+        let blocking = stream.set_nonblocking(false);
+        if blocking
+            .and_then(|()| stream.set_read_timeout(Some(MESSAGE)))
+            .is_err()
+        {
             return;
-        };
+        }
         let Ok(second) = stream.try_clone() else {
             return;
         };
@@ -257,9 +288,13 @@ impl Server {
 
     fn handle_message(&mut self) {
         let Some(link) = &mut self.link else { return };
-        if let Err(error) = link.handler.handle_request() {
+        let handled = match link.await_header() {
+            Ok(()) => link.handler.handle_request(),
+            Err(error) => Err(LinkError::SocketError(error.into())),
+        };
+        if let Err(error) = handled {
             if !matches!(error, LinkError::Disconnected | LinkError::SocketBroken(_)) {
-                eprintln!("dk-device: the VMM's connection ends: {error}");
+                complain(&format_args!("the VMM's connection ends: {error}"));
             }
             self.link = None;
             lock(&self.front).disconnect();

@@ -1,6 +1,9 @@
 //! A driver, or a VMM, that does what none should. The device answers with an error or drops it
 //! with a count, and goes on; a ring that makes no sense is given up until it is set up anew.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
 use dk_abi::{
     FLUSH, GET_ID, HEADER_LEN, Header, KNOB_GET, KNOB_SET, READ, STATUS_IOERR, WRITE, WRITE_ZEROES,
 };
@@ -422,9 +425,20 @@ fn a_ring_that_does_not_exist_or_has_no_size_ends_the_connection_only() {
     Guest::started(&program).check_served();
 }
 
+/// Waits for the other side's end of a connection, which may also come as a reset.
+fn check_ended(stream: &mut UnixStream) {
+    stream
+        .set_read_timeout(Some(crate::rig::PATIENCE))
+        .expect("a timeout");
+    match stream.read(&mut [0; 64]) {
+        Ok(0) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+        other => panic!("the connection goes on: {other:?}"),
+    }
+}
+
 #[test]
 fn bytes_that_are_no_message_end_the_connection_only() {
-    use std::io::{Read, Write};
     let program = Program::start(&[]);
     for bytes in [
         &[0xff; 64][..],
@@ -433,17 +447,31 @@ fn bytes_that_are_no_message_end_the_connection_only() {
         &[1, 0, 0, 0, 1, 0, 0, 0],
     ] {
         let mut stream = until("a connection", || {
-            std::os::unix::net::UnixStream::connect(program.path("dk.sock")).ok()
+            UnixStream::connect(program.path("dk.sock")).ok()
         });
         stream.write_all(bytes).expect("sent");
         stream.shutdown(std::net::Shutdown::Write).expect("shut");
-        stream
-            .set_read_timeout(Some(crate::rig::PATIENCE))
-            .expect("a timeout");
-        // Its end, as an end or as a reset.
-        assert!(!matches!(stream.read(&mut [0; 64]), Ok(1..)));
+        check_ended(&mut stream);
     }
     Guest::started(&program).check_served();
+}
+
+#[test]
+fn a_message_that_is_never_finished_ends_the_connection_only() {
+    let mut program = Program::start(&[]);
+    let mut client = program.client();
+    for bytes in [
+        &[1, 0, 0, 0, 1][..],
+        &[8, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0, 1],
+    ] {
+        let mut stream = UnixStream::connect(program.path("dk.sock")).expect("connected");
+        stream.write_all(bytes).expect("sent");
+        check_ended(&mut stream);
+        client.counters();
+    }
+    Guest::started(&program).check_served();
+    program.signal(rustix::process::Signal::TERM);
+    assert!(program.ended().success());
 }
 
 #[test]

@@ -167,13 +167,13 @@ impl Device {
             return;
         }
         self.ring.stop();
-        let ns = clock::now();
         let held = self.gates.release_all();
         let dropped = held.len() as u64;
         for held in held {
             self.tell_let_go(&held, Let::RingStopped);
         }
         self.counters.dropped += dropped;
+        let ns = clock::now();
         self.trace.record(&Record::Ring {
             ns,
             running: false,

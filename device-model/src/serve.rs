@@ -170,12 +170,13 @@ impl Server {
             let mut front = lock(&self.front);
             front.interrupt();
             self.control.tell_events(&mut front.device);
-            if !end {
-                self.control.flush();
-            }
+            // Who hears of something finds it in the trace.
             front.device.trace().flush();
             if let Some(loss) = front.device.trace().take_loss() {
                 complain(&loss);
+            }
+            if !end {
+                self.control.flush();
             }
         }
         self.end();

@@ -3,7 +3,7 @@
 use dk_abi::{GET_ID, KNOB_GET, KNOB_SET, READ, STATUS_OK};
 use dk_control::{Command, Event, Gate, Kind, Let, Point, Record, Reply};
 
-use crate::rig::{Client, Data, Guest, Program, gate, until};
+use crate::rig::{Client, Data, Guest, Program, gate, ns, until};
 
 fn held(event: Event) -> (String, u64, Point, Kind, u64) {
     match event {
@@ -198,6 +198,47 @@ fn dropped(client: &mut Client, program: &Program) {
     until("the stop in the trace", || {
         program.trace().iter().any(stopped).then_some(())
     });
+}
+
+#[test]
+fn a_trace_tells_holds_and_drops_in_the_order_of_time() {
+    let program = Program::start(&[]);
+    let mut guest = Guest::started(&program);
+    let mut client = program.client();
+    client.arm(Gate {
+        count: 2,
+        ..gate("g", Point::Seen, &[])
+    });
+    let first = guest.submit(GET_ID, 0, &Data::In(20));
+    held(client.event());
+    client.release("g");
+    guest.finish(&first);
+    guest.submit(GET_ID, 0, &Data::In(20));
+    guest.settle();
+    guest.stop();
+    client.counters();
+    let trace = program.trace();
+    let told: Vec<_> = trace
+        .iter()
+        .map(|record| match record {
+            Record::Header { .. } => "header",
+            Record::Link { .. } => "link",
+            Record::Ring { .. } => "ring",
+            Record::Seen { .. } => "seen",
+            Record::Gate(Event::Held { .. }) => "held",
+            Record::Gate(Event::LetGo { .. }) => "let go",
+            Record::Done { .. } => "done",
+            Record::Malformed { .. } => "malformed",
+        })
+        .collect();
+    let rest = ["seen", "held", "let go", "ring"];
+    assert_eq!(
+        told[..7],
+        ["header", "link", "ring", "seen", "held", "let go", "done"]
+    );
+    assert_eq!(told[7..], rest);
+    let times: Vec<u64> = trace.iter().map(ns).collect();
+    assert!(times.is_sorted(), "{times:?}");
 }
 
 #[test]

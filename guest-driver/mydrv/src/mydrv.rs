@@ -40,9 +40,11 @@ module! {
     },
 }
 
-/// The loaded module. Unloading drops it, and by that unbinds the device.
+/// The loaded module. Unloading drops it: first unbinds the device, then sees to it that
+/// nothing of the module's is left to be called.
 struct Mydrv {
     _driver: Pin<KBox<driver::Registration<pci::Adapter<probe::Driver>>>>,
+    _released: sys::node::AllReleased,
 }
 
 impl kernel::Module for Mydrv {
@@ -50,6 +52,7 @@ impl kernel::Module for Mydrv {
         let registration = driver::Registration::new(c"mydrv", module);
         Ok(Self {
             _driver: KBox::pin_init(registration, GFP_KERNEL)?,
+            _released: sys::node::AllReleased,
         })
     }
 }

@@ -30,7 +30,8 @@
 //!   reference with it.
 //! - **dk0's `->release`.** The last reference to dk0 is the driver's own, given back in exit,
 //!   or, after an unbind, an opener's: it goes back before the opener's count of the module
-//!   does. See [`Opener`].
+//!   does. See [`Opener`]. For references that the kernel itself may hold,
+//!   [`crate::sys::node`] says why.
 //! - **/dev/dk0.** [`crate::sys::chardev`] says why.
 
 use crate::dk0::Dk0;

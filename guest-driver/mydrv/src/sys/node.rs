@@ -1,11 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A `struct device` without a class, with its `struct cdev` and data of ours, in one object
 //! that its reference count keeps.
+//!
+//! # Why the module's text outlives `->release`
+//!
+//! Giving the last reference back calls [`release`], and whoever does that may be anybody: the
+//! kernel takes references of its own, and with CONFIG_DEBUG_KOBJECT_RELEASE a worker calls it
+//! seconds later. So the module's exit waits in [`AllReleased`] until no node is left.
+//!
+//! That isn't enough where another thread is in `release`: it has told us that the node is
+//! gone and still has to leave the module's text. So exit also waits until every thread has
+//! been scheduled voluntarily, unless teardown had the only reference and so released the node
+//! itself: the normal way, and the one that costs nothing.
 
 use crate::sys::chardev::Operations;
 use crate::sys::chrdev::Region;
 use crate::sys::module;
+use crate::sys::wait::{self, Waited};
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use kernel::bindings;
 use kernel::error::to_result;
 use kernel::prelude::*;
@@ -54,6 +67,13 @@ impl<T> Node<T> {
     pub(crate) fn kobj(&self) -> *mut bindings::kobject {
         // SAFETY: only an address within the device is computed.
         unsafe { &raw mut (*self.device.get()).kobj }
+    }
+
+    /// The device's reference count.
+    fn references(&self) -> i32 {
+        // SAFETY: `kobj()` is valid as long as `self`, and the count is an atomic.
+        unsafe { AtomicI32::from_ptr(&raw mut (*self.kobj()).kref.refcount.refs.counter) }
+            .load(Ordering::Relaxed)
     }
 
     /// The node of a `struct device` of this type.
@@ -108,6 +128,7 @@ impl<T> Node<T> {
             let cdev = (*node).cdev.get();
             bindings::cdev_init(cdev, operations.as_raw());
             (*cdev).owner = module::this_module();
+            NODES.fetch_add(1, Ordering::Relaxed);
             // INVARIANT: device_initialize() has left a count of one, which is now ours.
             Ok(ARef::from_raw(NonNull::new_unchecked(node)))
         }
@@ -121,6 +142,43 @@ impl<T> Node<T> {
 unsafe extern "C" fn release<T>(device: *mut bindings::device) {
     // SAFETY: the object was a KBox in `Node::new`, and the count has fallen to zero.
     drop(unsafe { KBox::<Node<T>>::from_raw(device.cast()) });
+    NODES.fetch_sub(1, Ordering::Release);
+    wait::wake_var(&NODES);
+}
+
+/// Nodes that weren't released yet.
+static NODES: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether a node was, or is to be, released by another thread than its teardown's.
+static RELEASED_ELSEWHERE: AtomicBool = AtomicBool::new(cfg!(CONFIG_DEBUG_KOBJECT_RELEASE));
+
+/// Dropped by the module's exit, after all that refers to a node: waits until every node's
+/// `->release` has returned.
+pub(crate) struct AllReleased;
+
+impl Drop for AllReleased {
+    fn drop(&mut self) {
+        /// How long to wait before saying so. Exit can't fail, so it waits on.
+        const PATIENCE_MS: u32 = 10_000;
+        let released = || NODES.load(Ordering::Acquire) == 0;
+        while wait::wait_var(&NODES, PATIENCE_MS, released) == Waited::TimedOut {
+            let held = NODES.load(Ordering::Relaxed);
+            pr_warn!("unloading waits for the last reference to {} dk0\n", held);
+        }
+        if RELEASED_ELSEWHERE.load(Ordering::Relaxed) {
+            // SAFETY: no preconditions in a context that may sleep, as exit is. Without
+            // preemption the one is the other.
+            #[cfg(CONFIG_TASKS_RCU)]
+            unsafe {
+                bindings::synchronize_rcu_tasks()
+            };
+            // SAFETY: as above.
+            #[cfg(not(CONFIG_TASKS_RCU))]
+            unsafe {
+                bindings::synchronize_rcu()
+            };
+        }
+    }
 }
 
 /// A node that user space can find: its directory in sysfs, and its file in /dev.
@@ -164,6 +222,10 @@ impl<T> Published<T> {
         if core::mem::take(&mut self.published) {
             // SAFETY: added in `new`, and deleted once.
             unsafe { bindings::cdev_device_del(self.node.cdev.get(), self.node.device.get()) };
+            // Nobody can find it any more, so a reference that is the only one stays that.
+            if self.node.references() > 1 {
+                RELEASED_ELSEWHERE.store(true, Ordering::Relaxed);
+            }
         }
     }
 }

@@ -4,11 +4,12 @@
 use kernel::bindings;
 use kernel::prelude::*;
 use kernel::task::MAX_SCHEDULE_TIMEOUT;
-use kernel::time::Jiffies;
+use kernel::time::{msecs_to_jiffies, Jiffies};
 use kernel::types::Opaque;
 
 /// A wait queue.
 #[pin_data]
+#[repr(transparent)]
 pub(crate) struct WaitQueue {
     #[pin]
     head: Opaque<bindings::wait_queue_head>,
@@ -101,4 +102,23 @@ impl WaitQueue {
             waited
         }
     }
+}
+
+/// Waits until `done`, for at most `timeout_ms`. `done` looks at `var`, whose changes are told
+/// by [`wake_var`]. For variables that live for ever, as a wait queue can't without a pin.
+pub(crate) fn wait_var<T>(var: &'static T, timeout_ms: u32, done: impl FnMut() -> bool) -> Waited {
+    // SAFETY: gives one of the kernel's own initialized queues, chosen by the address.
+    let queue = unsafe { bindings::__var_waitqueue(core::ptr::from_ref(var).cast_mut().cast()) };
+    // SAFETY: `WaitQueue` is a transparent wrapper. Others' entries in the queue are woken by
+    // the key that they wait for; ours by any.
+    let queue = unsafe { &*queue.cast::<WaitQueue>() };
+    let timeout = msecs_to_jiffies(timeout_ms);
+    let timeout = timeout.try_into().unwrap_or(MAX_SCHEDULE_TIMEOUT);
+    queue.wait_in(bindings::TASK_UNINTERRUPTIBLE, timeout, done)
+}
+
+/// Lets those who wait in [`wait_var`] for `var` look again.
+pub(crate) fn wake_var<T>(var: &'static T) {
+    // SAFETY: only the address is used.
+    unsafe { bindings::wake_up_var(core::ptr::from_ref(var).cast_mut().cast()) };
 }

@@ -252,3 +252,81 @@ impl Ring {
         Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use vm_memory::GuestMemoryMmap;
+
+    use super::*;
+    use crate::ledger;
+
+    const AVAILABLE: u64 = 0x1000;
+    const USED: u64 = 0x2000;
+
+    /// A running ring of 8 with a ledger, whose file is returned too.
+    fn ring() -> (Ring, GuestMemoryMmap, File) {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x4000)]).expect("memory");
+        let file = ledger::create(8).expect("a file in memory");
+        let kept = file.try_clone().expect("a second descriptor");
+        let mut ring = Ring::default();
+        ring.set_size(8).expect("a power of two");
+        ring.set_addresses(GuestAddress(0), GuestAddress(AVAILABLE), GuestAddress(USED))
+            .expect("aligned");
+        ring.set_ledger(Some(
+            Ledger::open(file, 0, ledger::bytes(8), 8).expect("a ledger"),
+        ));
+        assert_eq!(ring.start(&memory).expect("started"), [0u16; 0]);
+        (ring, memory, kept)
+    }
+
+    fn offer(memory: &GuestMemoryMmap, index: u16, head: u16) {
+        let slot = AVAILABLE + 4 + 2 * u64::from(index % 8);
+        memory
+            .write_obj(head, GuestAddress(slot))
+            .expect("in memory");
+        memory
+            .write_obj(index + 1, GuestAddress(AVAILABLE + 2))
+            .expect("in memory");
+    }
+
+    #[test]
+    fn heads_go_round_and_none_twice_at_a_time() {
+        let (mut ring, memory, _) = ring();
+        for index in 0..20 {
+            let head = index % 8;
+            offer(&memory, index, head);
+            assert_eq!(
+                ring.pop(&memory).expect("popped"),
+                Some(Popped::Chain(head))
+            );
+            assert!(ring.give_back(&memory, head, 1).expect("given back"));
+            assert_eq!(ring.pop(&memory).expect("popped"), None);
+        }
+        assert_eq!(
+            memory
+                .read_obj::<u16>(GuestAddress(USED + 2))
+                .expect("in memory"),
+            20
+        );
+        offer(&memory, 20, 3);
+        assert_eq!(ring.pop(&memory).expect("popped"), Some(Popped::Chain(3)));
+        offer(&memory, 21, 3);
+        assert_eq!(ring.pop(&memory).expect("popped"), Some(Popped::InUse(3)));
+    }
+
+    #[test]
+    fn a_head_is_in_the_ledger_as_the_last_before_it_is_in_the_used_ring() {
+        let (mut ring, memory, file) = ring();
+        offer(&memory, 0, 5);
+        ring.pop(&memory).expect("popped");
+        // A used ring that can't be written shows what came before the write.
+        let gone = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).expect("memory");
+        assert!(ring.give_back(&gone, 5, 1).is_err());
+        let mut last = [0; 2];
+        file.read_exact_at(&mut last, 12).expect("read");
+        assert_eq!(u16::from_ne_bytes(last), 5);
+    }
+}

@@ -152,7 +152,10 @@ pub struct Guest {
 /// From the reading tasks.
 enum Heard {
     Agent(FromGuest),
+    /// Its link ended, as it does with QEMU.
     AgentGone(String),
+    /// It sent what is no message: it and the harness don't fit, whatever the guest does.
+    AgentGarbled(String),
     Report(Box<Report>, Option<u64>),
     Marker(String),
     ConsoleLine(String),
@@ -339,6 +342,7 @@ impl Guest {
                 self.last_console = format!("{} (agent link: {why})", self.last_console);
                 Ok(None)
             }
+            Heard::AgentGarbled(why) => Err(Loss::Rig(Error::Rig(why))),
             Heard::Report(report, episode) => Ok(Some(Happening::Report { report, episode })),
             Heard::Marker(line) => Ok(Some(Happening::Marker(line))),
             Heard::ConsoleLine(line) => {
@@ -470,12 +474,15 @@ async fn hear_agent<R: AsyncRead + Unpin>(mut lines: Lines<R>, sender: mpsc::Sen
         let heard = match lines.next().await {
             Ok(Some(line)) => match knobrig_proto::from_line(&line) {
                 Ok(message) => Heard::Agent(message),
-                Err(error) => Heard::AgentGone(error.to_string()),
+                Err(error) => Heard::AgentGarbled(error.to_string()),
             },
             Ok(None) => Heard::AgentGone("closed".into()),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                Heard::AgentGarbled(error.to_string())
+            }
             Err(error) => Heard::AgentGone(error.to_string()),
         };
-        let gone = matches!(heard, Heard::AgentGone(_));
+        let gone = matches!(heard, Heard::AgentGone(_) | Heard::AgentGarbled(_));
         if sender.send(heard).await.is_err() || gone {
             return;
         }

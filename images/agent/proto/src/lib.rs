@@ -197,12 +197,28 @@ pub struct Tally {
     /// Calls.
     pub count: u64,
     /// Of these, failed: errno to count.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "errno_keys")]
     pub errnos: BTreeMap<i32, u64>,
     /// Sum of the calls' times.
     pub total_ns: u64,
     /// The longest.
     pub max_ns: u64,
+}
+
+/// JSON's keys are strings. serde_json reads them as numbers where it knows that numbers are
+/// wanted, which it doesn't inside of a tagged enum ([`FromGuest`]).
+fn errno_keys<'de, D>(from: D) -> Result<BTreeMap<i32, u64>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    let read = BTreeMap::<String, u64>::deserialize(from)?;
+    let parsed = read.into_iter().map(|(key, count)| {
+        let errno = key.parse().map_err(|_| {
+            serde::de::Error::invalid_value(serde::de::Unexpected::Str(&key), &"an errno")
+        })?;
+        Ok((errno, count))
+    });
+    parsed.collect()
 }
 
 /// The tally of an op on a path.
@@ -388,6 +404,9 @@ mod tests {
     fn a_line_of_version_1_reads_as_written() {
         let line = r#"{"to":"do","id":1,"steps":[{"step":"wait-path","path":"/sys","present":true,"deadline_ms":5}]}"#;
         let message: ToGuest = from_line(line).expect("a line of version 1");
+        assert_eq!(to_line(&message).trim_end(), line);
+        let line = r#"{"from":"episode","id":2,"before":[],"actors":[],"after":[],"tallies":[{"op":"open","path":"/dev/dk0","tally":{"count":3,"errnos":{"2":1,"19":2},"total_ns":5,"max_ns":4}}],"inside":[],"stuck":[]}"#;
+        let message: FromGuest = from_line(line).expect("a line of version 1");
         assert_eq!(to_line(&message).trim_end(), line);
         let line = r#"{"from":"settled","episode":2,"actor":"rmmod","step":0,"wchan":"kernfs_drain","ns":9}"#;
         let message: FromGuest = from_line(line).expect("a line of version 1");

@@ -323,7 +323,8 @@ mod tests {
         offer(&memory, 0, 5);
         ring.pop(&memory).expect("popped");
         // A used ring that can't be written shows what came before the write.
-        let gone = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).expect("memory");
+        let gone: GuestMemoryMmap =
+            GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).expect("memory");
         assert!(ring.give_back(&gone, 5, 1).is_err());
         let mut last = [0; 2];
         file.read_exact_at(&mut last, 12).expect("read");

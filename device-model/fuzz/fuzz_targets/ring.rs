@@ -32,9 +32,8 @@ const KINDS: [Kind; 9] = [
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
     size_log: u8,
-    table: u16,
-    available: u16,
-    used: u16,
+    /// Where the ring is; most of these are nowhere.
+    odd: Option<(u16, u16, u16)>,
     base: u16,
     steps: Vec<Step>,
     memory: &'a [u8],
@@ -43,15 +42,37 @@ struct Input<'a> {
 #[derive(Arbitrary, Debug)]
 enum Step {
     Serve,
-    Write { at: u16, value: u64 },
+    Write {
+        at: u16,
+        value: u64,
+    },
     /// A well-formed request, so that the fuzzer gets behind the parser.
-    Request { head: u8, kind: u8, sector: u8, len: u16, data: u16 },
-    Arm { tag: u8, before: bool, kind: Option<u8>, skip: u8, count: u8, late: bool },
-    Release { tag: u8 },
-    Disarm { tag: u8 },
+    Request {
+        head: u8,
+        kind: u8,
+        sector: u8,
+        len: u8,
+        odd: Option<(u16, u32)>,
+    },
+    Arm {
+        tag: u8,
+        before: bool,
+        kind: Option<u8>,
+        skip: u8,
+        count: u8,
+        late: bool,
+    },
+    Release {
+        tag: u8,
+    },
+    Disarm {
+        tag: u8,
+    },
     ResetGates,
     Expire,
-    Restart { base: u16 },
+    Restart {
+        base: u16,
+    },
 }
 
 thread_local! {
@@ -87,11 +108,14 @@ fuzz_target!(|input: Input<'_>| {
     let mut device = Device::new(Store::new(disk, "dk0").expect("a store"), Trace::default());
     device.set_memory(memory.clone());
     let size = 1u16 << (input.size_log % 9);
-    let (table, available, used) =
-        (input.table & !15, input.available & !1, input.used & !3);
+    let (table, available, used) = input.odd.unwrap_or((0, 0x1000, 0x2000));
+    let (table, available, used) = (table & !15, available & !1, used & !3);
     device.ring().set_size(size.into()).expect("a power of two");
     let at = |at: u16| GuestAddress(at.into());
-    device.ring().set_addresses(at(table), at(available), at(used)).expect("aligned");
+    device
+        .ring()
+        .set_addresses(at(table), at(available), at(used))
+        .expect("aligned");
     device.ring().set_base(input.base);
     device.start();
 
@@ -99,19 +123,28 @@ fuzz_target!(|input: Input<'_>| {
         match step {
             Step::Serve => drop(device.serve()),
             Step::Write { at, value } => write(&memory, at.into(), &value.to_le_bytes()),
-            Step::Request { head, kind, sector, len, data } => {
+            Step::Request {
+                head,
+                kind,
+                sector,
+                len,
+                odd,
+            } => {
                 let head = u16::from(head) % size;
                 let link = |step: u16| (head + step) % size;
                 let from_device = matches!(kind % 8, 0 | 3 | 6);
-                let word: u32 = [0, 1, 4, 8, 11, 13, 0x646b_0001, 0x646b_0002][usize::from(kind) % 8];
+                let word: u32 =
+                    [0, 1, 4, 8, 11, 13, 0x646b_0001, 0x646b_0002][usize::from(kind) % 8];
                 let mut header = [0; 16];
                 header[..4].copy_from_slice(&word.to_le_bytes());
                 header[8] = sector;
                 write(&memory, 0x3000, &header);
                 let flags = 1 | if from_device { 2 } else { 0 };
+                let len = [8, 512, 16, 20, 32, 1024, 0, 7][usize::from(len) % 8];
+                let (data, len) = odd.unwrap_or((0x5000, len));
                 for (index, addr, len, flags) in [
                     (head, 0x3000u64, 16u32, 1u16),
-                    (link(1), data.into(), len.into(), flags),
+                    (link(1), data.into(), len, flags),
                     (link(2), 0x3100, 1, 2),
                 ] {
                     let mut descriptor = [0; 16];
@@ -119,7 +152,11 @@ fuzz_target!(|input: Input<'_>| {
                     descriptor[8..12].copy_from_slice(&len.to_le_bytes());
                     descriptor[12..14].copy_from_slice(&flags.to_le_bytes());
                     descriptor[14..].copy_from_slice(&((index + 1) % size).to_le_bytes());
-                    write(&memory, u64::from(table) + 16 * u64::from(index), &descriptor);
+                    write(
+                        &memory,
+                        u64::from(table) + 16 * u64::from(index),
+                        &descriptor,
+                    );
                 }
                 let next = device.ring().base();
                 let slot = u64::from(available) + 4 + 2 * u64::from(next % size);
@@ -128,12 +165,23 @@ fuzz_target!(|input: Input<'_>| {
                 write(&memory, u64::from(available) + 2, &index);
                 device.serve();
             }
-            Step::Arm { tag: number, before, kind, skip, count, late } => {
+            Step::Arm {
+                tag: number,
+                before,
+                kind,
+                skip,
+                count,
+                late,
+            } => {
                 let kinds = kind.map(|kind| KINDS[usize::from(kind) % KINDS.len()]);
                 // One without a count is refused.
                 let _ = device.arm(Gate {
                     tag: tag(number).into(),
-                    point: if before { Point::BeforeCompletion } else { Point::Seen },
+                    point: if before {
+                        Point::BeforeCompletion
+                    } else {
+                        Point::Seen
+                    },
                     kinds: kinds.into_iter().collect(),
                     sector: None,
                     skip: skip.into(),

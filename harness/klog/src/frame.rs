@@ -51,6 +51,13 @@ fn instruction_pointer(line: &str) -> Option<&str> {
         }
         return Some(rest);
     }
+    // powerpc names the function an exception interrupted inside the chain.
+    if let Some((_, at)) = line
+        .strip_prefix("--- interrupt: ")
+        .and_then(|rest| rest.split_once(" at "))
+    {
+        return Some(at.trim_start());
+    }
     for prefix in ["IP: ", "pc : ", "PC is at ", "epc : ", "NIP: ", "pc: "] {
         if let Some(rest) = line.strip_prefix(prefix) {
             return Some(rest.trim_start());
@@ -73,6 +80,7 @@ fn arm_half(half: &str) -> Option<Frame> {
         return None;
     }
     let mut frame = named(symbol);
+    frame.reliable = true;
     tail(&mut frame, rest);
     Some(frame)
 }
@@ -107,6 +115,14 @@ fn plain(line: &str) -> Option<Frame> {
     if let Some(address) = bare_address(at) {
         return Some(Frame {
             symbol: address,
+            reliable,
+            ..Frame::default()
+        });
+    }
+    if let Some(rest) = at.strip_prefix("(null)") {
+        // A call through a null pointer.
+        return rest.trim().is_empty().then(|| Frame {
+            symbol: "0x0".to_owned(),
             reliable,
             ..Frame::default()
         });

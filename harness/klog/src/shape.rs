@@ -290,7 +290,9 @@ fn is_dump(text: &str) -> bool {
     };
     let first = first.trim_end_matches(':');
     let hex = |w: &str| w.bytes().all(|b| b.is_ascii_hexdigit());
-    (first.len() >= 8 && hex(first) && words.all(|w| hex(w) || w.starts_with('.')))
+    // arm names the words of a stack dump by the low half of their address.
+    let labelled = first.len() >= 4 && words.clone().count() >= 4 && text.contains(": ");
+    ((first.len() >= 8 || labelled) && hex(first) && words.all(|w| hex(w) || w.starts_with('.')))
         || text
             .bytes()
             .all(|b| matches!(b, b'-' | b'^' | b' ' | b'=' | b'#'))

@@ -23,7 +23,7 @@ pub(super) const HEADLINES: &[Headline] = &[
 
 fn hung(case: &Case<'_>) -> Verdict {
     let frames = case.fault_frames();
-    let function = guilty_in(frames, &[&COMMON, &WAITS]);
+    let function = bucket(frames).or_else(|| guilty_in(frames, &[&COMMON, &WAITS]));
     titled(
         Class::HungTask,
         "HANG",
@@ -31,6 +31,23 @@ fn hung(case: &Case<'_>) -> Verdict {
         Some("hang"),
         function,
     )
+}
+
+/// When one of these doesn't return, tasks hang in it all over the kernel, and who they are says
+/// nothing.
+const BUCKETS: &[(&str, &str)] = &[
+    ("rtnl_lock", "rtnl_lock"),
+    ("synchronize_rcu", "synchronize_rcu"),
+    ("synchronize_srcu", "synchronize_rcu"),
+    ("synchronize_net", "synchronize_rcu"),
+    ("synchronize_sched", "synchronize_sched"),
+];
+
+fn bucket(frames: &[Frame]) -> Option<String> {
+    frames.iter().filter(|f| f.reliable).find_map(|f| {
+        let (_, name) = BUCKETS.iter().find(|(b, _)| f.function.starts_with(b))?;
+        Some((*name).to_owned())
+    })
 }
 
 fn soft(case: &Case<'_>) -> Verdict {
@@ -59,7 +76,7 @@ fn stall(case: &Case<'_>) -> Verdict {
         "HANG",
         "INFO: rcu detected stall",
         Some("stall"),
-        busy(case),
+        ticked(case),
     )
 }
 
@@ -75,12 +92,17 @@ fn workqueue(case: &Case<'_>) -> Verdict {
 /// Waiting itself is no place to blame for a hang; on top of the common list.
 static WAITS: LazyLock<SkipSet> = LazyLock::new(|| {
     SkipSet::new(&[&[
+        "*wait*",
+        "*sched*",
+        "*_lock*",
+        "*_slowlock*",
+        "*completion*",
+        "*synchronize*",
+        "*kthread*",
         "blk_*",
         "submit_bio*",
-        "kthread_park",
         "rcu_barrier*",
         "context_switch",
-        "jbd2_log_wait_commit",
     ]])
 });
 
@@ -88,84 +110,97 @@ static WAITS: LazyLock<SkipSet> = LazyLock::new(|| {
 /// timers, soft interrupts, packet reception. Deeper frames change from sample to sample, so the
 /// one right below a dispatcher names the bug.
 fn busy(case: &Case<'_>) -> Option<String> {
-    let stacks: Vec<&[Frame]> = case
-        .stacks
+    stacks(case).find_map(below_dispatcher)
+}
+
+/// As [`busy`], for a stall that the clock tick noticed: only a stack that the tick interrupted
+/// shows what the CPU was at. RCU prints its own thread's stack and others' beside it.
+fn ticked(case: &Case<'_>) -> Option<String> {
+    stacks(case)
+        .filter_map(below_tick)
+        .find_map(below_dispatcher)
+}
+
+fn stacks<'c>(case: &'c Case<'_>) -> impl Iterator<Item = &'c [Frame]> {
+    case.stacks
         .iter()
-        .filter(|s| matches!(s.role, Role::Fault | Role::Context))
-        .map(|s| below_interrupt(&s.frames))
+        .filter(|s| matches!(s.role, Role::Fault | Role::Context | Role::Panic))
+        .map(|s| s.frames.as_slice())
         .filter(|frames| !frames.is_empty())
-        .collect();
-    stacks.iter().find_map(|frames| below_dispatcher(frames))
 }
 
 /// The frames of what the timer interrupt that noticed the stall had interrupted.
-fn below_interrupt(frames: &[Frame]) -> &[Frame] {
-    let at = frames.iter().rposition(|f| REPORTERS.has(&f.function));
-    match at {
-        Some(at) => &frames[at + 1..],
-        None => frames,
-    }
+fn below_tick(frames: &[Frame]) -> Option<&[Frame]> {
+    let first = frames
+        .iter()
+        .position(|f| f.reliable && TICK.has(&f.function))?;
+    let more = frames[first..]
+        .iter()
+        .take_while(|f| !f.reliable || TICK.has(&f.function))
+        .count();
+    Some(&frames[first + more..])
 }
 
-/// What stands above the code that was interrupted: the clock tick's and the NMI's way in.
-static REPORTERS: LazyLock<SkipSet> = LazyLock::new(|| {
+/// The interrupt's way in, above the code that was interrupted.
+static TICK: LazyLock<SkipSet> = LazyLock::new(|| {
     SkipSet::new(&[&[
-        "apic_timer_interrupt",
-        "smp_apic_timer_interrupt",
-        "sysvec_apic_timer_interrupt",
-        "asm_sysvec_apic_timer_interrupt",
-        "__sysvec_apic_timer_interrupt",
+        "*apic_timer_interrupt*",
         "__irq_svc",
         "el1_irq",
         "el1h_64_irq",
         "el1h_64_irq_handler",
         "el1_interrupt",
+        "__el1_irq",
         "asm_call_on_stack",
         "asm_call_irq_on_stack",
-        "gic_handle_irq",
-        "rcu_dump_cpu_stacks",
-        "nmi_trigger_cpumask_backtrace",
-        "nmi",
-        "end_repeat_nmi",
-        "asm_exc_nmi",
-        "ret_from_intr",
-        "asm_sysvec_irq_work",
-        "asm_sysvec_reschedule_ipi",
         "call_on_irq_stack",
         "do_interrupt_handler",
+        "ret_from_exception",
+        "handle_riscv_irq",
+        "do_irq",
+        "decrementer_common*",
     ]])
 });
 
 fn below_dispatcher(frames: &[Frame]) -> Option<String> {
+    dispatched(frames, &DISPATCHERS).or_else(|| dispatched(frames, &FAULT_ENTRIES))
+}
+
+fn dispatched(frames: &[Frame], dispatchers: &SkipSet) -> Option<String> {
     let mut last: Option<&str> = None;
-    let mut best = None;
     for frame in frames
         .iter()
         .filter(|f| f.reliable && !f.function.is_empty())
     {
         let function = frame.function.as_str();
-        if DISPATCHERS.has(function) {
-            best = last;
-            if best.is_some() {
-                break;
+        if function.starts_with("smp_call_function") {
+            // It waits for another CPU; who asked is chance.
+            return Some(function.to_owned());
+        }
+        if dispatchers.has(function) {
+            if last.is_some() {
+                return last.map(str::to_owned);
             }
-        } else if !COMMON.has(function) && !DISPATCHED_BY_WRAPPER.has(function) {
+        } else if !COMMON.has(function) && !LAYERS.has(function) {
             last = Some(function);
         }
     }
-    best.map(str::to_owned)
+    None
 }
 
 /// Thin layers between a dispatcher and the function it is about.
-static DISPATCHED_BY_WRAPPER: LazyLock<SkipSet> = LazyLock::new(|| {
+static LAYERS: LazyLock<SkipSet> =
+    LazyLock::new(|| SkipSet::new(&[&["new_sync_*", "rcu_gp_*", "rcu_*", "kernel_init*"]]));
+
+/// A page fault can happen anywhere; it dispatches only where nothing else did.
+static FAULT_ENTRIES: LazyLock<SkipSet> = LazyLock::new(|| {
     SkipSet::new(&[&[
-        "__vfs_write",
-        "__vfs_read",
-        "do_vfs_ioctl",
-        "do_iter_*",
-        "call_write_iter",
-        "call_read_iter",
-        "new_sync_*",
+        "__do_fault",
+        "handle_mm_fault",
+        "do_page_fault",
+        "page_fault",
+        "exc_page_fault",
+        "asm_exc_page_fault",
     ]])
 });
 
@@ -184,29 +219,58 @@ static DISPATCHERS: LazyLock<SkipSet> = LazyLock::new(|| {
         "ret_fast_syscall",
         "x64_sys_call",
         // Files.
-        "vfs_*",
-        "__vfs_*",
-        "do_iter_readv_writev",
+        "vfs_read",
+        "vfs_write",
+        "vfs_readv",
+        "vfs_writev",
+        "vfs_iter_*",
+        "vfs_ioctl",
+        "vfs_open",
+        "__vfs_read",
+        "__vfs_write",
+        "do_iter_readv*",
         "do_iter_read",
         "do_iter_write",
         "do_vfs_ioctl",
+        "ksys_ioctl",
+        "__*sys_ioctl",
+        "sys_ioctl",
+        "SyS_ioctl",
+        "blkdev_ioctl",
+        "blkdev_driver_ioctl",
+        "do_dentry_open",
         "call_write_iter",
+        "call_read_iter",
+        "call_mmap",
         "__fput",
         "____fput",
         "task_work_run",
+        "exit_to_user*",
         "mmap_region",
+        "__mmap_region",
         "do_mmap*",
-        "__do_fault",
-        "handle_mm_fault",
         // Sockets.
         "sock_sendmsg*",
         "____sys_sendmsg",
         "___sys_sendmsg",
         "sock_recvmsg*",
-        "sock_setsockopt",
+        "sock_release",
+        "__sock_release",
+        "sk_common_release",
+        "sock_mmap",
+        "sock_ioctl",
+        "sock_do_ioctl",
+        "sock_common_setsockopt",
+        "__sys_connect*",
+        "__*sys_connect",
+        "__*sys_socketpair",
+        "__sys_listen",
+        "__sys_accept*",
         "__sys_setsockopt",
         "netlink_rcv_skb",
         "netlink_unicast_kernel",
+        "netlink_dump",
+        "__netlink_dump_start",
         "rtnetlink_rcv_msg",
         "genl_rcv_msg",
         "genl_family_rcv_msg*",
@@ -220,10 +284,17 @@ static DISPATCHERS: LazyLock<SkipSet> = LazyLock::new(|| {
         // Deferred work.
         "call_timer_fn",
         "__run_timers*",
+        "run_timer_softirq",
+        "run_ksoftirqd",
+        "smpboot_thread_fn",
+        "start_secondary",
+        "cpu_startup_entry",
+        "ret_from_fork*",
         "__run_hrtimer",
         "__hrtimer_run_queues",
         "tasklet_action*",
         "__do_softirq",
+        "do_softirq*",
         "handle_softirqs",
         "process_one_work",
         "worker_thread",
@@ -231,7 +302,6 @@ static DISPATCHERS: LazyLock<SkipSet> = LazyLock::new(|| {
         "rcu_do_batch",
         "rcu_core",
         "irq_work_run*",
-        "smp_call_function_single*",
     ]])
 });
 

@@ -12,7 +12,7 @@ pub(super) const HEADLINES: &[Headline] =
     &[Headline::new("BUG: KASAN: ", Body::Fenced, judge).anywhere()];
 
 static ACCESS: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"^(Read|Write|Execute) of size (\d+|\(null\)) (?:at addr ([0-9a-fx]+) )?by (?:task|thread)")
+    Regex::new(r"^(Read|Write|Execute) (?:of size (\d+|\(null\)) )?(?:at addr ([0-9a-fx]+) )?by (?:task|thread)")
         .expect("a valid pattern")
 });
 static FREE: LazyLock<Regex> =
@@ -137,7 +137,7 @@ fn access(case: &Case<'_>, headline: &str) -> Option<Access> {
             let address = c.get(3).and_then(|a| hex(a.as_str())).or(head_address);
             return Some(Access {
                 kind: Some(kind),
-                size: c[2].parse().ok(),
+                size: c.get(2).and_then(|s| s.as_str().parse().ok()),
                 address,
                 shadow_address: None,
             });

@@ -3,7 +3,7 @@
 use super::{Body, Headline, Verdict};
 use crate::case::{Case, function_in, guilty_in, titled};
 use crate::report::{Class, Role};
-use crate::skip::COMMON;
+use crate::skip::{COMMON, MAKERS, USB};
 
 pub(super) const HEADLINES: &[Headline] =
     &[Headline::new("BUG: KMSAN: ", Body::Fenced, judge).anywhere()];
@@ -22,7 +22,10 @@ fn judge(case: &Case<'_>) -> Verdict {
         w if w.starts_with("use-after-free") => "KMSAN-USE-AFTER-FREE-READ",
         _ => "KMSAN-UNKNOWN",
     };
-    let function = case.hint_or_guilty(hint.as_deref());
+    let function = match what {
+        "kernel-usb-infoleak" => case.guilty(&[&COMMON, &USB]),
+        _ => case.hint_or_guilty(hint.as_deref()),
+    };
     let title = format!("KMSAN: {what}");
     let mut verdict = titled(Class::Kmsan, kind, &title, Some("bad-access"), function);
     if what == "kernel-usb-infoleak"
@@ -30,7 +33,7 @@ fn judge(case: &Case<'_>) -> Verdict {
             .stacks
             .iter()
             .find(|s| s.role == Role::Origin)
-            .and_then(|s| guilty_in(&s.frames, &[&COMMON]))
+            .and_then(|s| guilty_in(&s.frames, &[&COMMON, &MAKERS]))
     {
         // Which buffer leaks is told by where it was made, not by which transfer sent it.
         verdict.alt_titles = vec![format!("KMSAN origin in {origin}")];

@@ -3,7 +3,7 @@
 use super::{Body, Headline, Verdict};
 use crate::case::{Case, hex, titled};
 use crate::report::{Class, Object};
-use crate::skip::COMMON;
+use crate::skip::{COMMON, MAKERS};
 
 pub(super) const HEADLINES: &[Headline] = &[
     Headline::new("BUG: memory leak", Body::Plain, judge).anywhere(),
@@ -16,7 +16,7 @@ fn judge(case: &Case<'_>) -> Verdict {
         "LEAK",
         "memory leak",
         None,
-        case.guilty(&[&COMMON]),
+        case.guilty(&[&COMMON, &MAKERS]),
     );
     verdict.object = case.own_lines().find_map(|l| {
         let rest = l.trim().strip_prefix("unreferenced object 0x")?;

@@ -107,12 +107,11 @@ fn word(case: &Case<'_>) -> &'static str {
 }
 
 fn freed(case: &Case<'_>) -> Verdict {
-    let mut function = case.guilty(&[&COMMON]);
-    if function.is_none() {
-        function = case
-            .body()
-            .find_map(|l| function_in(l.split_once(", at: ")?.1));
-    }
+    // Who holds the lock made the object that another's free took away with the lock in it.
+    let holder = case
+        .body()
+        .find_map(|l| function_in(l.split_once(", at: ")?.1.trim()));
+    let function = case.hint_or_guilty(holder.as_deref());
     lockdep(case, &format!("{}: held lock freed", word(case)), function)
 }
 

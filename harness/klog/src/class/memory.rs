@@ -2,9 +2,9 @@
 //! (mm/page_alloc.c, mm/slub.c, mm/oom_kill.c).
 
 use super::{Body, Headline, Verdict};
-use crate::case::{Case, titled, untitled};
-use crate::report::Class;
-use crate::skip::COMMON;
+use crate::case::{Case, guilty_in, titled, untitled};
+use crate::report::{Class, Role};
+use crate::skip::{COMMON, PAGES, SkipSet};
 
 pub(super) const HEADLINES: &[Headline] = &[
     Headline::new("BUG: Bad page state", Body::Plain, page_state).anywhere(),
@@ -14,13 +14,13 @@ pub(super) const HEADLINES: &[Headline] = &[
 ];
 
 fn page_state(case: &Case<'_>) -> Verdict {
-    titled(
-        Class::Other,
-        "",
-        "BUG: Bad page state",
-        None,
-        case.guilty(&[&COMMON, &crate::skip::PAGES]),
-    )
+    let skip: [&SkipSet; 2] = [&COMMON, &PAGES];
+    // With page_owner the kernel tells whose page it was, which says more than who met it.
+    let owner = case.stacks.iter().find(|s| s.role == Role::Alloc);
+    let function = owner
+        .and_then(|s| guilty_in(&s.frames, &skip))
+        .or_else(|| case.guilty(&skip));
+    titled(Class::Other, "", "BUG: Bad page state", None, function)
 }
 
 fn page_map(case: &Case<'_>) -> Verdict {

@@ -3,9 +3,9 @@
 use std::sync::LazyLock;
 
 use super::{Body, Headline, Verdict};
-use crate::case::{Case, titled, untitled};
-use crate::report::Class;
-use crate::skip::{COMMON, SkipSet};
+use crate::case::{Case, guilty_in, titled, untitled};
+use crate::report::{Class, Frame, Role};
+use crate::skip::{COMMON, SkipSet, USB};
 
 pub(super) const HEADLINES: &[Headline] = &[
     Headline::new("WARNING: CPU: ", Body::Plain, judge)
@@ -111,15 +111,40 @@ const KINDS: &[Kind] = &[
 /// A timer's own functions say nothing about who freed it.
 static TIMERS: LazyLock<SkipSet> = LazyLock::new(|| SkipSet::new(&[&["*timer*", "*work_*"]]));
 
+/// What registers by name: the caller chose the name twice.
+static REGISTRATION: LazyLock<SkipSet> = LazyLock::new(|| SkipSet::new(&[&["proc_*", "sysfs_*"]]));
+
+/// The stack of the warning itself: with panic_on_warn it is panic()'s, and where another CPU's
+/// stack got in between, it is the one that shows the warning's own machinery.
+fn warned_frames<'c>(case: &'c Case<'_>) -> &'c [Frame] {
+    let shows = |frames: &[Frame]| {
+        frames
+            .iter()
+            .any(|f| f.reliable && (f.interrupted || WARN.has(&f.function)))
+    };
+    if shows(case.fault_frames()) {
+        return case.fault_frames();
+    }
+    case.stacks
+        .iter()
+        .find(|s| matches!(s.role, Role::Fault | Role::Panic) && shows(&s.frames))
+        .map_or(case.fault_frames(), |s| &s.frames)
+}
+
+static WARN: LazyLock<SkipSet> =
+    LazyLock::new(|| SkipSet::new(&[&["__warn", "warn_slowpath*", "report_bug", "__report_bug"]]));
+
 fn judge(case: &Case<'_>) -> Verdict {
     let text = case.headline();
     let known = KINDS.iter().find(|k| text.contains(k.says));
     let (title, class, kind) = known.map_or(("WARNING", Class::Warning, "WARNING"), |k| {
         (k.title, k.class, k.kind)
     });
+    let frames = warned_frames(case);
     let function = match class {
-        Class::DebugObjects => case.guilty(&[&COMMON, &TIMERS]),
-        _ => case.guilty(&[&COMMON]),
+        Class::DebugObjects => guilty_in(frames, &[&COMMON, &TIMERS]),
+        Class::Kobject => guilty_in(frames, &[&COMMON, &REGISTRATION]),
+        _ => guilty_in(frames, &[&COMMON]),
     };
     let mut verdict = match function {
         Some(by) if text.contains("usb_submit_urb") => usb(case, by),
@@ -157,17 +182,6 @@ fn usb(case: &Case<'_>, found: String) -> Verdict {
         ),
     }
 }
-
-static USB: LazyLock<SkipSet> = LazyLock::new(|| {
-    SkipSet::new(&[&[
-        "usb_submit_urb",
-        "usb_start_wait_urb",
-        "usb_control_msg*",
-        "usb_bulk_msg*",
-        "usb_interrupt_msg*",
-        "usb_internal_control_msg",
-    ]])
-});
 
 /// arch/x86/kernel/unwind_frame.c: a broken frame pointer, told without a stack.
 fn stack_regs(case: &Case<'_>) -> Verdict {

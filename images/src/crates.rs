@@ -410,6 +410,8 @@ pub(crate) fn compile(
                 "--cap-lints={}",
                 if one.local { "warn" } else { "allow" }
             ))
+            // What a module doesn't use of a crate can be left out by the linker: half of it.
+            .arg("-Zfunction-sections=y")
             // The kernel's core has no parser for floats.
             .args(["--cfg", "no_fp_fmt_parse"]);
         for feature in &one.features {

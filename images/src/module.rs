@@ -273,11 +273,11 @@ impl Build<'_> {
     }
 }
 
-/// Splits make's text of flags; it quotes for a shell.
+/// Splits make's text of flags; it quotes for a shell. The edition is each crate's own.
 fn split_flags(text: &str) -> Vec<String> {
     text.split_whitespace()
         .map(|word| word.replace(['\'', '"'], ""))
-        .filter(|word| !word.is_empty())
+        .filter(|word| !word.is_empty() && !word.starts_with("--edition="))
         .collect()
 }
 
@@ -286,9 +286,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_are_words_without_quotes() {
+    fn flags_are_words_without_quotes_or_an_edition() {
         assert_eq!(
-            split_flags(" -Cpanic=abort  --cfg='a' @/b/rustc_cfg\n"),
+            split_flags(" --edition=2021 -Cpanic=abort  --cfg='a' @/b/rustc_cfg\n"),
             ["-Cpanic=abort", "--cfg=a", "@/b/rustc_cfg"]
         );
     }

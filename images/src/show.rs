@@ -264,7 +264,7 @@ mod tests {
             .expect("locks")
             .expect("is free");
         let freed = clean(&cache, Clean::Stale).expect("cleans");
-        assert_eq!(freed.in_use, [held.clone()]);
+        assert_eq!(freed.in_use, std::slice::from_ref(&held));
         assert!(held.is_dir() && !free.exists());
         drop(lock);
         assert!(

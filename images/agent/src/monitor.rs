@@ -55,7 +55,9 @@ impl Monitor {
                             .as_ref()
                             .is_some_and(|(s, p)| *s == step && *p == place) =>
                 {
-                    run.settle(actor, step, place, now_ns());
+                    // Told by the teardown itself, it has ended, and the next step is to be
+                    // looked for.
+                    watching |= !run.settle(actor, step, place, now_ns());
                 }
                 seen => {
                     watching = true;

@@ -299,8 +299,10 @@ impl Run {
     }
 
     fn step_ended(&self, part: usize, step: usize, ns: u64) {
-        let told_before = !self.settle(part, step, String::new(), ns);
+        // First: whoever finds this step told while `watch` still stands in it knows that it was
+        // told as asleep, and will be woken below.
         self.parts[part].watch.store(step * 2 + 2, Ordering::SeqCst);
+        let told_before = !self.settle(part, step, String::new(), ns);
         if told_before {
             // Nobody looks at a teardown that was told as asleep; now there is more to see.
             lock(&self.ends).moved = true;

@@ -1,5 +1,7 @@
 //! One report's lines with what every class needs from them: stacks, the guilty function, titles.
 
+use std::sync::LazyLock;
+
 use crate::class::Verdict;
 use crate::frame;
 use crate::line::Line;
@@ -55,13 +57,36 @@ impl<'a> Case<'a> {
 
     /// A call chain was printed, not an instruction pointer alone.
     pub(crate) fn has_chain(&self) -> bool {
-        self.stacks.iter().any(|s| {
-            matches!(s.role, Role::Fault | Role::Context) && s.frames.iter().any(|f| !f.interrupted)
-        })
+        !self.is_mixed()
+            && self.stacks.iter().any(|s| {
+                matches!(s.role, Role::Fault | Role::Context)
+                    && s.frames.iter().any(|f| !f.interrupted)
+            })
+    }
+
+    /// As [`Case::has_chain`], and the unwinder is sure of some of it.
+    pub(crate) fn has_reliable_chain(&self) -> bool {
+        self.stacks
+            .iter()
+            .filter(|s| matches!(s.role, Role::Fault | Role::Context))
+            .any(|s| s.frames.iter().any(|f| !f.interrupted && f.reliable))
+    }
+
+    /// An injected allocation failure printed its own stack into this one. It happens on consoles
+    /// that don't tell who prints (`CONFIG_PRINTK_CALLER`).
+    pub(crate) fn is_mixed(&self) -> bool {
+        self.lines[self.head].caller.is_none()
+            && self
+                .fault_frames()
+                .iter()
+                .any(|f| f.reliable && MIXED_IN.has(&f.function))
     }
 
     /// The first frame of the fault's stack that `skip` doesn't cover.
     pub(crate) fn guilty(&self, skip: &[&SkipSet]) -> Option<String> {
+        if self.is_mixed() {
+            return None;
+        }
         guilty_in(self.fault_frames(), skip)
     }
 
@@ -73,12 +98,28 @@ impl<'a> Case<'a> {
     }
 }
 
+/// What prints a stack of its own in the middle of anything.
+static MIXED_IN: LazyLock<SkipSet> =
+    LazyLock::new(|| SkipSet::new(&[&["should_fail*", "warn_alloc*"]]));
+
+/// Where a stack ends. What stands below was printed by someone else.
+static BASE: LazyLock<SkipSet> = LazyLock::new(|| {
+    SkipSet::new(&[&[
+        "entry_SYSCALL*",
+        "entry_SYSENTER*",
+        "entry_INT80*",
+        "ret_from_fork*",
+        "ret_fast_syscall",
+    ]])
+});
+
 /// The first reliable frame that no set covers.
 pub(crate) fn guilty_in(frames: &[Frame], skip: &[&SkipSet]) -> Option<String> {
     frames
         .iter()
         .filter(|f| f.reliable && !f.function.is_empty())
         .map(|f| f.function.as_str())
+        .take_while(|f| !BASE.has(f))
         .find(|f| !skip.iter().any(|s| s.has(f)))
         .map(str::to_owned)
 }

@@ -26,6 +26,7 @@ const WHOLE: &[(&str, &str)] = &[
     ("synchronize_srcu", "synchronize_rcu"),
     ("synchronize_srcu_expedited", "synchronize_rcu"),
     ("__synchronize_srcu", "synchronize_rcu"),
+    ("synchronize_net", "synchronize_rcu"),
     ("smp_call_function_single", "smp_call_function"),
     ("smp_call_function_many", "smp_call_function"),
     ("smp_call_function_many_cond", "smp_call_function"),

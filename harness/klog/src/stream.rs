@@ -288,7 +288,13 @@ impl Open {
         }
         if let Some(new) = headline {
             let follows = new.opens == Opens::UnlessFollowing;
-            let within = self.body() == Body::Wide && !self.has_stack && !self.ended;
+            let bare = !self.has_stack && !self.ended;
+            let within = bare
+                && match self.body() {
+                    Body::Wide | Body::Preamble => true,
+                    // The printing itself went wrong, in the very task that printed.
+                    _ => self.caller.is_some() && new.is_trap,
+                };
             if follows || within {
                 self.append(line, true);
                 self.ended = false;
@@ -302,7 +308,9 @@ impl Open {
                 self.ended = true;
                 Next::Goes
             }
-            Shape::Fence | Shape::CutHere if self.body() == Body::Wide && !self.has_stack => {
+            Shape::Fence | Shape::CutHere
+                if matches!(self.body(), Body::Wide | Body::Preamble) && !self.has_stack =>
+            {
                 self.append(line, false);
                 Next::Goes
             }

@@ -12,9 +12,15 @@ use crate::skip::COMMON;
 
 pub(super) const HEADLINES: &[Headline] = &[
     Headline::new("stack guard page was hit at", Body::Plain, guard_page).anywhere(),
-    Headline::new("kernel NULL pointer dereference", Body::Plain, page_fault).anywhere(),
-    Headline::new("nable to handle kernel", Body::Plain, page_fault).anywhere(),
-    Headline::new("BUG: unable to handle page fault", Body::Plain, page_fault).anywhere(),
+    Headline::new("kernel NULL pointer dereference", Body::Plain, page_fault)
+        .anywhere()
+        .trap(),
+    Headline::new("nable to handle kernel", Body::Plain, page_fault)
+        .anywhere()
+        .trap(),
+    Headline::new("BUG: unable to handle page fault", Body::Plain, page_fault)
+        .anywhere()
+        .trap(),
     Headline::new("Unhandled fault", Body::Plain, unhandled),
     Headline::new("PANIC: double fault", Body::Plain, double_fault).anywhere(),
     Headline::new("kernel stack overflow", Body::Plain, guard_page)
@@ -25,13 +31,15 @@ pub(super) const HEADLINES: &[Headline] = &[
         .follows(),
     Headline::new("general protection fault", Body::Plain, general_protection)
         .with("[#")
-        .anywhere(),
+        .anywhere()
+        .trap(),
     Headline::new(
         "Oops: general protection fault",
         Body::Plain,
         general_protection,
     )
-    .anywhere(),
+    .anywhere()
+    .trap(),
     Headline::new("invalid opcode: ", Body::Plain, trap)
         .with("[#")
         .follows(),
@@ -167,7 +175,9 @@ fn guard_page(case: &Case<'_>) -> Verdict {
     } else {
         ("kernel stack overflow", "DoS")
     };
-    let function = super::hang::entry(case).or_else(|| place(case));
+    // The recursion may have eaten all that the unwinder needs; then nothing tells what began it.
+    let function =
+        super::hang::entry(case).or_else(|| place(case).filter(|_| case.has_reliable_chain()));
     titled(
         Class::StackOverflow,
         kind,

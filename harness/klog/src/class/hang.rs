@@ -35,18 +35,21 @@ fn hung(case: &Case<'_>) -> Verdict {
 
 /// When one of these doesn't return, tasks hang in it all over the kernel, and who they are says
 /// nothing.
-const BUCKETS: &[(&str, &str)] = &[
-    ("rtnl_lock", "rtnl_lock"),
-    ("synchronize_rcu", "synchronize_rcu"),
-    ("synchronize_srcu", "synchronize_rcu"),
-    ("synchronize_net", "synchronize_rcu"),
-    ("synchronize_sched", "synchronize_sched"),
+const BUCKETS: &[&str] = &[
+    "rtnl_lock",
+    "synchronize_rcu",
+    "synchronize_srcu",
+    "synchronize_net",
+    "synchronize_sched",
 ];
 
 fn bucket(frames: &[Frame]) -> Option<String> {
     frames.iter().filter(|f| f.reliable).find_map(|f| {
-        let (_, name) = BUCKETS.iter().find(|(b, _)| f.function.starts_with(b))?;
-        Some((*name).to_owned())
+        let bare = f.function.trim_start_matches('_');
+        BUCKETS
+            .iter()
+            .any(|b| bare.starts_with(b))
+            .then(|| f.function.clone())
     })
 }
 
@@ -251,8 +254,6 @@ static DISPATCHERS: LazyLock<SkipSet> = LazyLock::new(|| {
         "do_mmap*",
         // Sockets.
         "sock_sendmsg*",
-        "____sys_sendmsg",
-        "___sys_sendmsg",
         "sock_recvmsg*",
         "sock_release",
         "__sock_release",

@@ -1,8 +1,8 @@
 //! lockdep (kernel/locking/lockdep.c) and what debug_locks finds beside it.
 
 use super::{Body, Headline, Verdict};
-use crate::case::{Case, function_in, titled, untitled};
-use crate::report::Class;
+use crate::case::{Case, function_in, guilty_in, titled, untitled};
+use crate::report::{Class, Role};
 use crate::skip::COMMON;
 
 pub(super) const HEADLINES: &[Headline] = &[
@@ -10,7 +10,7 @@ pub(super) const HEADLINES: &[Headline] = &[
     Headline::new("", Body::Plain, deadlock).with("possible recursive locking detected"),
     Headline::new("", Body::Plain, deadlock)
         .with("possible irq lock inversion dependency detected"),
-    Headline::new("", Body::Plain, deadlock).with("-unsafe lock order detected"),
+    Headline::new("", Body::Plain, irq_order).with("-unsafe lock order detected"),
     Headline::new("", Body::Plain, inconsistent).with("inconsistent lock state"),
     Headline::new("", Body::Plain, suspicious_rcu).with("suspicious RCU usage"),
     Headline::new("", Body::Plain, unregistered).with("INFO: trying to register non-static key"),
@@ -75,6 +75,17 @@ fn deadlock(case: &Case<'_>) -> Verdict {
     }
     let function = case.hint_or_guilty(place.as_deref());
     lockdep(case, "possible deadlock", function)
+}
+
+/// An interrupt takes a lock that someone holds with interrupts on: named by the interrupt's side.
+fn irq_order(case: &Case<'_>) -> Verdict {
+    let side = case
+        .stacks
+        .iter()
+        .find(|s| s.role == Role::Fault)
+        .and_then(|s| guilty_in(&s.frames, &[&COMMON]));
+    let place = side.or_else(|| taken_at(case, "is trying to acquire"));
+    lockdep(case, "possible deadlock", place)
 }
 
 fn inconsistent(case: &Case<'_>) -> Verdict {

@@ -66,6 +66,9 @@ pub(crate) enum Body {
     /// It is about the whole machine: other CPUs' backtraces belong to it, and a complaint that
     /// gets in before the first stack does too.
     Wide,
+    /// It ends in a BUG of its own (a Rust panic): the next headline of the same caller belongs to
+    /// it, and so does the stack below that.
+    Preamble,
     /// It is its headline.
     Line,
 }
@@ -78,6 +81,8 @@ pub(crate) struct Headline {
     pub(crate) place: Place,
     pub(crate) opens: Opens,
     pub(crate) body: Body,
+    /// A trap in the kernel's own code: where the task was printing, that report goes no further.
+    pub(crate) is_trap: bool,
     pub(crate) judge: fn(&Case<'_>) -> Verdict,
 }
 
@@ -90,6 +95,7 @@ impl Headline {
             place,
             opens,
             body,
+            is_trap: false,
             judge,
         }
     }
@@ -101,6 +107,11 @@ impl Headline {
 
     const fn anywhere(mut self) -> Self {
         self.place = Place::Anywhere;
+        self
+    }
+
+    const fn trap(mut self) -> Self {
+        self.is_trap = true;
         self
     }
 

@@ -9,7 +9,7 @@ pub(super) const HEADLINES: &[Headline] = &[
     Headline::new("Kernel panic - not syncing: ", Body::Plain, judge)
         .anywhere()
         .follows(),
-    Headline::new("rust_kernel: panicked at ", Body::Plain, rust).anywhere(),
+    Headline::new("rust_kernel: panicked at ", Body::Preamble, rust).anywhere(),
 ];
 
 fn judge(case: &Case<'_>) -> Verdict {
@@ -27,6 +27,16 @@ fn judge(case: &Case<'_>) -> Verdict {
             prefix,
             Some("stack-overflow"),
             function,
+        );
+    }
+    if why == "kernel stack overflow" {
+        // arm64 finds the overflow when it takes the exception on its spare stack.
+        return titled(
+            Class::StackOverflow,
+            "DoS",
+            why,
+            Some("stack-overflow"),
+            super::hang::entry(case).or_else(|| case.guilty(&[&COMMON])),
         );
     }
     if let Some((_, place)) = why.split_once("stack is corrupted in: ") {

@@ -146,9 +146,10 @@ fn judge(case: &Case<'_>) -> Verdict {
         Class::Kobject => guilty_in(frames, &[&COMMON, &REGISTRATION]),
         _ => guilty_in(frames, &[&COMMON]),
     };
-    let mut verdict = match function {
-        Some(by) if text.contains("usb_submit_urb") => usb(case, by),
-        function => titled(class, kind, title, None, function),
+    let mut verdict = if text.contains("usb_submit_urb") {
+        usb(guilty_in(frames, &[&COMMON, &USB]))
+    } else {
+        titled(class, kind, title, None, function)
     };
     if !case.has_chain() {
         verdict.corrupted = Some("no stack".to_owned());
@@ -157,30 +158,15 @@ fn judge(case: &Case<'_>) -> Verdict {
 }
 
 /// usb_submit_urb() warns about the driver that called it.
-fn usb(case: &Case<'_>, found: String) -> Verdict {
-    let caller = if found == "usb_submit_urb" {
-        case.guilty(&[&COMMON, &USB])
-    } else {
-        Some(found)
+fn usb(caller: Option<String>) -> Verdict {
+    let Some(caller) = caller else {
+        let itself = Some("usb_submit_urb".to_owned());
+        return titled(Class::Warning, "WARNING", "WARNING", None, itself);
     };
-    match caller {
-        Some(caller) => {
-            let mut verdict = untitled(
-                Class::Warning,
-                "WARNING",
-                format!("WARNING in {caller}/usb_submit_urb"),
-            );
-            verdict.guilty = Some(caller);
-            verdict
-        }
-        None => titled(
-            Class::Warning,
-            "WARNING",
-            "WARNING",
-            None,
-            Some("usb_submit_urb".to_owned()),
-        ),
-    }
+    let title = format!("WARNING in {caller}/usb_submit_urb");
+    let mut verdict = untitled(Class::Warning, "WARNING", title);
+    verdict.guilty = Some(caller);
+    verdict
 }
 
 /// arch/x86/kernel/unwind_frame.c: a broken frame pointer, told without a stack.

@@ -152,7 +152,16 @@ fn access(case: &Case<'_>, headline: &str) -> Option<Access> {
 
 fn object(case: &Case<'_>, access: Option<&Access>) -> Option<Object> {
     let mut object = Object::default();
-    for line in case.body().map(str::trim) {
+    let mut lines = case.body().map(str::trim);
+    while let Some(line) = lines.next() {
+        // The kernel breaks this sentence into two lines.
+        let joined;
+        let line = if line.starts_with("The buggy address is located") && line.ends_with(" of") {
+            joined = format!("{line} {}", lines.next().unwrap_or_default());
+            joined.as_str()
+        } else {
+            line
+        };
         if let Some(c) = BELONGS.captures(line) {
             object.cache = Some(c[1].to_owned());
             object.size = object.size.or_else(|| c.get(3)?.as_str().parse().ok());

@@ -72,14 +72,23 @@ impl<'a> Case<'a> {
             .any(|s| s.frames.iter().any(|f| !f.interrupted && f.reliable))
     }
 
-    /// An injected allocation failure printed its own stack into this one. It happens on consoles
-    /// that don't tell who prints (`CONFIG_PRINTK_CALLER`).
+    /// A failed allocation, or one that was made to fail, printed its own stack into this one. It
+    /// happens on consoles that don't tell who prints (`CONFIG_PRINTK_CALLER`).
     pub(crate) fn is_mixed(&self) -> bool {
+        self.is_injected() || self.shows(&["warn_alloc"])
+    }
+
+    /// As [`Case::is_mixed`], by an injected fault.
+    pub(crate) fn is_injected(&self) -> bool {
+        self.shows(&["should_fail", "should_failslab"])
+    }
+
+    fn shows(&self, functions: &[&str]) -> bool {
         self.lines[self.head].caller.is_none()
             && self
                 .fault_frames()
                 .iter()
-                .any(|f| f.reliable && MIXED_IN.has(&f.function))
+                .any(|f| f.reliable && functions.contains(&f.function.as_str()))
     }
 
     /// The first frame of the fault's stack that `skip` doesn't cover.
@@ -97,10 +106,6 @@ impl<'a> Case<'a> {
             .or_else(|| self.guilty(&[&COMMON]))
     }
 }
-
-/// What prints a stack of its own in the middle of anything.
-static MIXED_IN: LazyLock<SkipSet> =
-    LazyLock::new(|| SkipSet::new(&[&["should_fail*", "warn_alloc*"]]));
 
 /// Where a stack ends. What stands below was printed by someone else.
 static BASE: LazyLock<SkipSet> = LazyLock::new(|| {

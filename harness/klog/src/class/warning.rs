@@ -108,8 +108,9 @@ const KINDS: &[Kind] = &[
     },
 ];
 
-/// A timer's own functions say nothing about who freed it.
-static TIMERS: LazyLock<SkipSet> = LazyLock::new(|| SkipSet::new(&[&["*timer*", "*work_*"]]));
+/// A timer's, work's or callback's own functions say nothing about who freed it.
+static TIMERS: LazyLock<SkipSet> =
+    LazyLock::new(|| SkipSet::new(&[&["*timer*", "*work_*", "*rcu*"]]));
 
 /// What registers by name: the caller chose the name twice.
 static REGISTRATION: LazyLock<SkipSet> = LazyLock::new(|| SkipSet::new(&[&["proc_*", "sysfs_*"]]));
@@ -142,6 +143,7 @@ fn judge(case: &Case<'_>) -> Verdict {
     });
     let frames = warned_frames(case);
     let function = match class {
+        _ if case.is_injected() => None,
         Class::DebugObjects => guilty_in(frames, &[&COMMON, &TIMERS]),
         Class::Kobject => guilty_in(frames, &[&COMMON, &REGISTRATION]),
         _ => guilty_in(frames, &[&COMMON]),

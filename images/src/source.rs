@@ -270,7 +270,8 @@ fn apply(patch: &Path, tree: &Path, lock: &Lock) -> Result<(), Error> {
     let run = |arguments: &[&str]| {
         let mut command = Command::new("patch");
         command
-            .args(["-p1", "--batch", "--input"])
+            // --force: patch must not take a tree that lacks the patch for one to be reversed.
+            .args(["-p1", "--force", "--input"])
             .arg(patch)
             .args(arguments)
             .current_dir(tree);
@@ -350,5 +351,33 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let error = Own::look(dir.path()).err().expect("no kernel");
         assert!(error.to_string().contains("no kernel tree"), "{error}");
+    }
+
+    struct Silent;
+
+    impl Progress for Silent {
+        fn begin(&self, _: &str, _: Option<Duration>) {}
+        fn update(&self, _: f64, _: &str) {}
+        fn end(&self) {}
+        fn say(&self, _: &str) {}
+    }
+
+    #[test]
+    fn a_patch_goes_in_once_and_only_where_it_fits() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cache = Cache::open(Some(&dir.path().join("cache"))).expect("opens");
+        let lock = Lock::take(&cache, "test", "tests", &Silent).expect("free");
+        let (file, patch) = (dir.path().join("f"), dir.path().join("p"));
+        let hunk = "--- a/f\n+++ b/f\n@@ -1,2 +1,3 @@\n one\n two\n+three\n";
+        std::fs::write(&patch, hunk).expect("writes");
+        let read = || std::fs::read_to_string(&file).expect("reads");
+        std::fs::write(&file, "one\ntwo\n").expect("writes");
+        for _ in 0..2 {
+            apply(&patch, dir.path(), &lock).expect("applies, or is in already");
+            assert_eq!(read(), "one\ntwo\nthree\n");
+        }
+        std::fs::write(&file, "another\nfile\n").expect("writes");
+        let error = apply(&patch, dir.path(), &lock).expect_err("it doesn't fit");
+        assert!(matches!(error, Error::Patch { .. }), "{error}");
     }
 }

@@ -1,5 +1,5 @@
 //! One guest: its QEMU, its device, the link to its agent, its console. Everything that comes
-//! from it arrives in one place, [`Guest::next`], which also notices at once when a part of it
+//! from it arrives in one place, [`Guest::next_until`], which also notices at once when a part of it
 //! goes away.
 
 use std::collections::VecDeque;

@@ -88,8 +88,9 @@ pub fn prepare(
 fn qemu(progress: &dyn Progress) -> Result<Qemu, Error> {
     match Qemu::find() {
         Ok(qemu) => Ok(qemu),
-        Err(_) => {
-            knobrig_images::ensure_packages(&[knobrig_images::Need::qemu()], progress)?;
+        Err(missing) => {
+            knobrig_images::ensure_packages(&[knobrig_images::Need::qemu()], progress)
+                .map_err(|why| Error::Machine(format!("{missing} ({why})")))?;
             Qemu::find()
         }
     }

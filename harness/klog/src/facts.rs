@@ -56,7 +56,14 @@ pub(crate) fn collect(case: &Case<'_>) -> Facts {
             });
             facts.kernel = c.get(6).map(|k| k.as_str().to_owned());
         }
-        if let Some(c) = HUNG.captures(text).or_else(|| BY_TASK.captures(text)) {
+        let named = if text.starts_with("INFO: task ") {
+            HUNG.captures(text)
+        } else if text.contains("by task ") || text.contains("by thread ") {
+            BY_TASK.captures(text)
+        } else {
+            None
+        };
+        if let Some(c) = named {
             facts.task = Some(Task {
                 name: c[1].to_owned(),
                 pid: c[2].parse().ok(),

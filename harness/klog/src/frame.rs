@@ -20,7 +20,8 @@ pub(crate) fn parse(text: &str) -> Option<FrameLine> {
     if line.len() < 3 || line.len() > 2048 {
         return None;
     }
-    if let Some((callee, caller)) = line.split_once(" from ")
+    if let Some(at) = memchr::memmem::find(line.as_bytes(), b" from ")
+        && let (callee, caller) = (&line[..at], &line[at + " from ".len()..])
         && let Some(callee) = arm_half(callee)
         && let Some(caller) = arm_half(caller)
     {
@@ -171,7 +172,8 @@ fn plain_symbol(at: &str, had_address: bool) -> Option<Frame> {
 /// The symbol, and what stands after it.
 fn split_symbol(text: &str) -> (&str, &str) {
     // Demangled Rust names hold blanks and brackets (`<A as B>::c`): take all up to the offset.
-    if let Some(at) = text.find("+0x")
+    if (text.starts_with('<') || text.contains(':'))
+        && let Some(at) = text.find("+0x")
         && (text.starts_with('<') || text[..at].contains("::"))
         && !text[..at].contains("[inline]")
     {
@@ -240,6 +242,9 @@ fn strip_suffixes(symbol: &str) -> &str {
         ".localalias",
         ".str",
     ];
+    if !symbol.contains('.') {
+        return symbol;
+    }
     SUFFIXES
         .iter()
         .filter_map(|s| symbol.find(s))

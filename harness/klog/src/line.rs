@@ -57,7 +57,7 @@ pub(crate) fn messages(raw: &[u8], start: usize, end: usize, mut sink: impl FnMu
                 } else {
                     at(from - stamps.len)
                 },
-                end: if last { end } else { at(to) },
+                end: if last || !exact { end } else { at(to) },
                 time_us: stamps.time_us,
                 caller: stamps.caller,
                 text: text.to_owned(),
@@ -275,6 +275,17 @@ mod tests {
             bare("BUG: memory leak")
         );
         assert_eq!(split("\u{1b}[0;32mgreen\u{1b}[0m\0"), bare("green"));
+    }
+
+    #[test]
+    fn messages_of_a_line_that_had_junk_in_it_end_with_the_line() {
+        let mut ranges = Vec::new();
+        let raw = b"[    1.000000] a\xff[    2.000000] b\x00";
+        messages(raw, 100, 100 + raw.len() + 1, |l| {
+            ranges.push(l.start..l.end)
+        });
+        let end = 100 + raw.len() + 1;
+        assert_eq!(ranges, [100..end, 100..end]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The shape of a line inside a report: what keeps the report going, what ends it, what is foreign.
 
+use std::sync::LazyLock;
+
 use crate::frame;
 use crate::stacks;
 
@@ -271,10 +273,32 @@ pub(crate) fn of(text: &str) -> Shape {
     if frame::parse(text).is_some() {
         return Shape::Frame;
     }
-    if KNOWN.iter().any(|k| text.starts_with(k)) || is_dump(text) {
+    if is_known(text) || is_dump(text) {
         return Shape::Known;
     }
     Shape::Other
+}
+
+/// [`KNOWN`] by the first byte: this is asked of every line of a report.
+static BY_FIRST: LazyLock<[Vec<&str>; 128]> = LazyLock::new(|| {
+    let mut table = std::array::from_fn(|_| Vec::new());
+    for known in KNOWN {
+        if let Some(bucket) = known
+            .bytes()
+            .next()
+            .and_then(|b| table.get_mut(usize::from(b)))
+        {
+            bucket.push(*known);
+        }
+    }
+    table
+});
+
+fn is_known(text: &str) -> bool {
+    text.bytes()
+        .next()
+        .and_then(|b| BY_FIRST.get(usize::from(b)))
+        .is_some_and(|bucket| bucket.iter().any(|k| text.starts_with(k)))
 }
 
 fn is_fence(text: &str) -> bool {

@@ -3,7 +3,7 @@
 //! A pattern is a whole name, or ends in `*` (any name that starts so), or starts and ends in `*`
 //! (any name that contains it).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 /// What prints reports, walks stacks and takes traps.
@@ -689,7 +689,8 @@ const WRAPPERS: &[&str] = &[
 /// A set of patterns, split by how they match.
 pub(crate) struct SkipSet {
     whole: HashSet<&'static str>,
-    prefixes: Vec<&'static str>,
+    /// By the first byte.
+    prefixes: HashMap<u8, Vec<&'static str>>,
     parts: Vec<&'static str>,
 }
 
@@ -698,13 +699,13 @@ impl SkipSet {
     pub(crate) fn new(lists: &[&[&'static str]]) -> Self {
         let mut set = SkipSet {
             whole: HashSet::new(),
-            prefixes: Vec::new(),
+            prefixes: HashMap::new(),
             parts: Vec::new(),
         };
         for pattern in lists.iter().flat_map(|l| l.iter()) {
             match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
                 (Some(part), Some(_)) => set.parts.push(part.trim_end_matches('*')),
-                (None, Some(prefix)) if !prefix.contains('*') => set.prefixes.push(prefix),
+                (None, Some(prefix)) if !prefix.contains('*') => set.add_prefix(prefix),
                 (None, None) if !pattern.contains('*') => {
                     set.whole.insert(pattern);
                 }
@@ -714,10 +715,24 @@ impl SkipSet {
         set
     }
 
+    fn add_prefix(&mut self, prefix: &'static str) {
+        if let Some(first) = prefix.bytes().next() {
+            self.prefixes.entry(first).or_default().push(prefix);
+        }
+    }
+
+    fn has_prefix_of(&self, function: &str) -> bool {
+        function
+            .bytes()
+            .next()
+            .and_then(|first| self.prefixes.get(&first))
+            .is_some_and(|prefixes| prefixes.iter().any(|p| function.starts_with(p)))
+    }
+
     /// The set covers `function`.
     pub(crate) fn has(&self, function: &str) -> bool {
         self.whole.contains(function)
-            || self.prefixes.iter().any(|p| function.starts_with(p))
+            || self.has_prefix_of(function)
             || self.parts.iter().any(|p| part_matches(p, function))
     }
 }

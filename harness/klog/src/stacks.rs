@@ -76,10 +76,14 @@ pub(crate) fn collect(lines: &[Line], head: usize) -> Vec<Stack> {
     for line in &lines[head..] {
         let text = line.text.trim();
         if let Some(opener) = role_opener(text) {
-            let task = TASK.captures(text).map(|c| Task {
-                name: c.get(1).map_or("", |m| m.as_str()).to_owned(),
-                pid: c[2].parse().ok(),
-            });
+            let task = text
+                .contains("by task")
+                .then(|| TASK.captures(text))
+                .flatten()
+                .map(|c| Task {
+                    name: c.get(1).map_or("", |m| m.as_str()).to_owned(),
+                    pid: c[2].parse().ok(),
+                });
             let racing_first = opener == Role::Racing
                 && !stacks
                     .iter()

@@ -138,6 +138,8 @@ impl Stream {
     /// Skips whole lines that can't open a report, up to the one that may.
     fn skip_quiet<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let limit = SIEVE.find(bytes).map_or(bytes.len(), |m| m.start());
+        // Inside a word they hide it from the sieve, and cleaning the line brings it back.
+        let limit = memchr::memchr2(0, 0x1b, &bytes[..limit]).unwrap_or(limit);
         let mut from = match memchr::memrchr(b'\n', &bytes[..limit]) {
             Some(newline) => newline + 1,
             None => 0,
@@ -166,7 +168,12 @@ impl Stream {
     }
 
     fn message(&mut self, line: Line) {
-        let headline = class::headline(&line.text).filter(|_| !self.is_first_boot(&line.text));
+        // No headline, no fence and no `cut here` gets through the sieve.
+        let opens = SIEVE.is_match(&line.text);
+        let headline = opens
+            .then(|| class::headline(&line.text))
+            .flatten()
+            .filter(|_| !self.is_first_boot(&line.text));
         self.boot.see(&line.text);
         let mut mine = None;
         let mut at = 0;
@@ -192,7 +199,7 @@ impl Stream {
                 at += 1;
             }
         }
-        if mine.is_some() {
+        if mine.is_some() || !opens {
             return;
         }
         match (headline, shape::of(&line.text)) {

@@ -162,10 +162,14 @@ fn object(case: &Case<'_>, access: Option<&Access>) -> Option<Object> {
         } else {
             line
         };
-        if let Some(c) = BELONGS.captures(line) {
+        if line.starts_with("which belongs to")
+            && let Some(c) = BELONGS.captures(line)
+        {
             object.cache = Some(c[1].to_owned());
             object.size = object.size.or_else(|| c.get(3)?.as_str().parse().ok());
-        } else if let Some(c) = LOCATED.captures(line) {
+        } else if line.starts_with("The buggy address is located")
+            && let Some(c) = LOCATED.captures(line)
+        {
             let size: Option<i64> = c[3].parse().ok();
             let distance: i64 = c.get(1).and_then(|d| d.as_str().parse().ok()).unwrap_or(0);
             object.address = hex(&c[4]);

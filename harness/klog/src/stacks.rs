@@ -166,8 +166,11 @@ fn close(stacks: &mut Vec<Stack>, current: &mut Stack, role: Role, task: Option<
 }
 
 fn role_opener(text: &str) -> Option<Role> {
+    // Asked of every line of a report, so the first byte decides before anything is compared.
+    let first = text.as_bytes().first()?;
     OPENERS
         .iter()
+        .filter(|o| o.starts.as_bytes().first() == Some(first))
         .find(|o| text.starts_with(o.starts) && text.ends_with(o.ends))
         .map(|o| o.role)
 }

@@ -35,6 +35,9 @@ pub(crate) struct Line {
 /// than one where two CPUs, or the kernel and a program, wrote into the same line.
 pub(crate) fn messages(raw: &[u8], start: usize, end: usize, mut sink: impl FnMut(Line)) {
     let text = clean(raw);
+    if is_from_user_space(&text) {
+        return;
+    }
     // Offsets inside a line that needed cleaning are only known for the line as a whole.
     let exact = matches!(&text, Cow::Borrowed(_));
     let at = |pos: usize| if exact { start + pos } else { start };
@@ -193,6 +196,14 @@ fn before_stamp_is_noise(text: &str) -> bool {
         || (text.starts_with("** ") && text.ends_with(" **"))
 }
 
+/// A program wrote this into /dev/kmsg: the level of a raw console holds a facility too, and the
+/// kernel's own is 0 (kernel/printk/printk.c, devkmsg_write()).
+fn is_from_user_space(text: &str) -> bool {
+    text.strip_prefix('<')
+        .and_then(|rest| digits(rest.as_bytes(), 0))
+        .is_some_and(|(level, after)| level >= 8 && text.as_bytes().get(1 + after) == Some(&b'>'))
+}
+
 /// Takes off what stands before a message that carries no time stamp: the log level of a raw
 /// console, the date of syslog, journald or a test program, the caller alone.
 fn strip_unstamped(text: &str) -> &str {
@@ -286,6 +297,16 @@ mod tests {
         });
         let end = 100 + raw.len() + 1;
         assert_eq!(ranges, [100..end, 100..end]);
+    }
+
+    #[test]
+    fn what_programs_write_to_kmsg_is_not_the_kernels() {
+        assert_eq!(
+            split("<12>[    1.000000] BUG: KASAN: use-after-free in x+0x1/0x2"),
+            []
+        );
+        assert_eq!(split("<30>systemd[1]: BUG: KASAN: x"), []);
+        assert_eq!(split("<1>[    1.000000] a").len(), 1);
     }
 
     #[test]

@@ -23,8 +23,6 @@ pub enum Ended {
         report: EpisodeReport,
         /// The device held an op in it.
         held: bool,
-        /// The device program died in it: what its ops came to says nothing of the driver.
-        device_restarts: u64,
     },
     /// The kernel reported first.
     Kernel {
@@ -48,7 +46,6 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
     let end = Instant::now() + Duration::from_millis(plan.episode.deadline_ms) + GRACE;
     let mut held = false;
     let mut let_go = false;
-    let mut device_restarts = 0;
     let report = loop {
         match guest.next_until(end, "the episode's report").await? {
             Happening::Agent(FromGuest::Episode(report)) if report.id == id => break report,
@@ -80,7 +77,6 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
                 }
             }
             Happening::Report { report, episode } => return Ok(Ended::Kernel { report, episode }),
-            Happening::DeviceRestarted { .. } => device_restarts += 1,
             Happening::Agent(_) | Happening::Gate(_) | Happening::Marker(_) => {}
         }
     };
@@ -88,9 +84,5 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
         // Never reached, or let go by its deadline: nothing may wait in the next episode.
         guest.device().reset().await?;
     }
-    Ok(Ended::Whole {
-        report,
-        held,
-        device_restarts,
-    })
+    Ok(Ended::Whole { report, held })
 }

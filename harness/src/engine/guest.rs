@@ -37,6 +37,8 @@ pub const SILENCE: Duration = Duration::from_secs(30);
 const REPORT_QUIET: Duration = Duration::from_millis(500);
 /// The agent's answer to a few steps.
 const DO: Duration = Duration::from_secs(60);
+/// A process whose sockets have closed is gone within milliseconds.
+const DYING: Duration = Duration::from_secs(1);
 /// Messages between the tasks that read and the one that decides. When it is full the readers
 /// wait, and with them the guest: memory stays bounded.
 const CHANNEL: usize = 256;
@@ -80,11 +82,6 @@ pub enum Happening {
     },
     /// A marker came by on the console.
     Marker(String),
-    /// The device program died and was started again; requests in flight were sent anew.
-    DeviceRestarted {
-        /// How it ended.
-        why: String,
-    },
 }
 
 /// Why a guest can't go on.
@@ -96,6 +93,10 @@ pub enum Loss {
     Reset(String),
     /// QEMU runs and nothing comes.
     Silent(String),
+    /// The device program ended. QEMU connects to another one, but until 8.1 it loses that
+    /// connection for good where the driver had stopped the ring meanwhile (its
+    /// `vhost_user_async_close` then doesn't listen again): such a guest is spent.
+    Device(String),
     /// The rig's own parts failed.
     Rig(Error),
 }
@@ -104,7 +105,9 @@ impl Loss {
     /// In words.
     pub fn why(&self) -> String {
         match self {
-            Self::Qemu(why) | Self::Reset(why) | Self::Silent(why) => why.clone(),
+            Self::Qemu(why) | Self::Reset(why) | Self::Silent(why) | Self::Device(why) => {
+                why.clone()
+            }
             Self::Rig(error) => error.to_string(),
         }
     }
@@ -130,8 +133,6 @@ pub struct Guest {
     qemu: Child,
     stderr: Tail,
     device: Device,
-    program: DeviceProgram,
-    events: mpsc::Sender<Event>,
     gates: mpsc::Receiver<Event>,
     agent: OwnedWriteHalf,
     heard: mpsc::Receiver<Heard>,
@@ -191,10 +192,6 @@ impl Guest {
                     return Ok(guest);
                 }
                 Ok(Happening::Report { report, .. }) => return Err(BootFailure::Unfit(report)),
-                Ok(Happening::DeviceRestarted { why }) => {
-                    let why = format!("the device program ended during the boot ({why})");
-                    return Err(BootFailure::Lost(Loss::Rig(Error::Rig(why))));
-                }
                 Ok(_) => {}
                 Err(loss) => return Err(BootFailure::Lost(loss)),
             }
@@ -213,7 +210,7 @@ impl Guest {
             trace: recipe.device_trace.clone(),
         };
         let (events, gates) = mpsc::channel(CHANNEL);
-        let device = program.start(events.clone()).await?;
+        let device = program.start(events).await?;
         let (console, console_qemu) = pair()?;
         let (agent, agent_qemu) = pair()?;
         let fds = Descriptors {
@@ -265,8 +262,6 @@ impl Guest {
             qemu,
             stderr,
             device,
-            program,
-            events,
             gates,
             agent: writer,
             heard,
@@ -300,13 +295,8 @@ impl Guest {
                     },
                     None => return Err(self.qemu_ended().await),
                 },
-                gate = self.gates.recv() => if let Some(event) = gate {
-                    return Ok(Happening::Gate(event));
-                },
-                why = self.device.ended() => {
-                    self.device = self.program.start(self.events.clone()).await?;
-                    return Ok(Happening::DeviceRestarted { why });
-                }
+                Some(event) = self.gates.recv() => return Ok(Happening::Gate(event)),
+                why = self.device.ended() => return Err(device_died(&why)),
                 () = tokio::time::sleep_until(wake) => {
                     if wake == silent_at {
                         return Err(Loss::Silent(format!(
@@ -439,6 +429,17 @@ impl Guest {
         &mut self.device
     }
 
+    /// A failure as what it came of: a device that is dying can't be commanded.
+    pub async fn cause(&mut self, loss: Loss) -> Loss {
+        if !matches!(loss, Loss::Rig(_)) {
+            return loss;
+        }
+        match timeout(DYING, self.device.ended()).await {
+            Ok(why) => device_died(&why),
+            Err(_) => loss,
+        }
+    }
+
     /// Process ids of QEMU and the device program, while they run.
     pub fn pids(&self) -> (Option<u32>, Option<u32>) {
         (self.qemu.id(), self.device.pid())
@@ -450,6 +451,10 @@ impl Guest {
         let _ = self.qemu.kill().await;
         let _ = timeout(Duration::from_secs(5), self.device.quit()).await;
     }
+}
+
+fn device_died(why: &str) -> Loss {
+    Loss::Device(format!("the device program died ({why})"))
 }
 
 /// Before the first heartbeat only the boot's own deadline counts.

@@ -23,6 +23,8 @@ const ACTORS_DEADLINE_MS: u64 = 20_000;
 const GATE_DEADLINE_MS: u64 = 2_000;
 /// Loads and unloads in one naive episode: the loop's own start and end don't weigh.
 const NAIVE_ROUNDS: usize = 20;
+/// Pause of a loop that found no knob; a load takes a hundred times as long.
+const MISSED_PAUSE_US: u32 = 300;
 /// The signal that a gate holds.
 const HELD: &str = "held";
 /// The holder's descriptor; loopers use the slots above it.
@@ -347,6 +349,7 @@ impl<'a> Builder<'a> {
                 teardown: false,
                 steps,
                 repeat: Repeat::UntilOthersEnd,
+                missed_pause_us: MISSED_PAUSE_US,
             });
         }
     }
@@ -373,6 +376,7 @@ impl<'a> Builder<'a> {
             teardown: false,
             steps: vec![Self::open(knob, HOLDER_SLOT), step],
             repeat: Repeat::Once,
+            missed_pause_us: 0,
         });
         let wait = Step::WaitSignal {
             name: HELD.into(),
@@ -385,6 +389,7 @@ impl<'a> Builder<'a> {
             teardown: true,
             steps: vec![wait, unload],
             repeat: Repeat::Once,
+            missed_pause_us: 0,
         });
         self.plan.gate = Some(GatePlan {
             gate: Gate {
@@ -504,6 +509,7 @@ impl<'a> Builder<'a> {
             teardown: true,
             steps,
             repeat: Repeat::Once,
+            missed_pause_us: 0,
         });
         let knobs: Vec<_> = self.target.target.knobs.iter().collect();
         let count = rng.random_range(1..=4);
@@ -528,6 +534,7 @@ impl<'a> Builder<'a> {
             teardown: true,
             steps,
             repeat: Repeat::Once,
+            missed_pause_us: 0,
         });
         for (index, knob) in self.target.target.knobs.iter().take(2).enumerate() {
             let slot = HOLDER_SLOT + 1 + index as u32;
@@ -540,6 +547,7 @@ impl<'a> Builder<'a> {
                 teardown: false,
                 steps,
                 repeat: Repeat::UntilOthersEnd,
+                missed_pause_us: 0,
             });
         }
     }

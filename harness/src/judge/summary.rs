@@ -75,8 +75,9 @@ pub struct Summary {
     pub lost: u64,
     /// Why the last of them was lost.
     pub lost_why: Option<String>,
-    /// Times that the device program died and was started again.
-    pub device_restarts: u64,
+    /// Guests given up since the device program died under them; what their last ops came to
+    /// says nothing of the driver.
+    pub device_deaths: u64,
     /// Episodes with a gate.
     pub gated: Totals,
     /// Episodes without one.

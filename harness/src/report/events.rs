@@ -52,10 +52,12 @@ pub enum Event {
         /// How.
         why: String,
     },
-    /// The device program died and was started again.
-    DeviceRestarted {
-        /// The guest that it serves.
+    /// The device program died, and the guest that it served is given up.
+    DeviceDied {
+        /// The guest.
         guest: u64,
+        /// How.
+        why: String,
     },
     /// An episode ended.
     EpisodeEnded {

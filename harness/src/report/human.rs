@@ -64,8 +64,8 @@ pub fn summary(summary: &Summary, dir: &Path) -> String {
     let _ = writeln!(text, "  rate       {:.1} episodes/s{first}", summary.rate());
     let _ = writeln!(
         text,
-        "  guests     {} booted, {} given up for a boot that was not clean, {} lost, {} device restarts",
-        summary.guests, summary.unfit_boots, summary.lost, summary.device_restarts
+        "  guests     {} booted, {} given up for a boot that was not clean, {} lost, {} with a device that died",
+        summary.guests, summary.unfit_boots, summary.lost, summary.device_deaths
     );
     let _ = writeln!(text, "  seed       {}", summary.seed);
     let _ = writeln!(text, "  kept in    {}", dir.display());
@@ -129,7 +129,7 @@ mod tests {
           overlap    gated 1.000 (400 of 400), without a gate 0.000 (0 of 1)
           ops        1604, of which 401 met no live driver
           rate       8.0 episodes/s, first episode after 4.6 s
-          guests     1 booted, 0 given up for a boot that was not clean, 0 lost, 0 device restarts
+          guests     1 booted, 0 given up for a boot that was not clean, 0 lost, 0 with a device that died
           seed       7
           kept in    out
         ");

@@ -98,10 +98,8 @@ impl Reporter for Live {
                 ));
             }
             Event::GuestLost { guest, why } => self.say(&format!("guest {guest} is lost: {why}")),
-            Event::DeviceRestarted { guest } => {
-                self.say(&format!(
-                    "guest {guest}: the device program died; started again"
-                ));
+            Event::DeviceDied { guest, why } => {
+                self.say(&format!("guest {guest} is given up: {why}; another boots"));
             }
             Event::EpisodeEnded { .. } => {
                 self.episodes += 1;

@@ -24,8 +24,8 @@ use crate::target::Chosen;
 
 /// So many guests in a row without an episode, and the rig gives up.
 const FRUITLESS: u64 = 3;
-/// So many restarts of the device program in one run, and the rig gives up.
-const DEVICE_RESTARTS: u64 = 20;
+/// So many deaths of the device program in one run, and the rig gives up.
+const DEVICE_DEATHS: u64 = 20;
 /// Plans kept so that a late report finds the episode that it came of.
 const PLANS_KEPT: usize = 64;
 /// A seed is drawn from so many random bytes.
@@ -319,6 +319,7 @@ impl Run<'_> {
                 Ok(Ok(end))
             }
             Ok(Err(loss)) => {
+                let loss = guest.cause(loss).await;
                 guest.stop().await;
                 let episode = self
                     .next_episode
@@ -350,10 +351,18 @@ impl Run<'_> {
                 self.found(Evidence::Guest { why }, met)?;
                 Ok(Ok(TurnEnd::Found))
             }
+            Loss::Device(_) if self.summary.device_deaths < DEVICE_DEATHS => {
+                self.summary.device_deaths += 1;
+                self.tell(&Event::DeviceDied {
+                    guest,
+                    why: why.clone(),
+                })?;
+                Ok(Err(why))
+            }
             Loss::Rig(error @ (Error::Target(_) | Error::File { .. } | Error::Machine(_))) => {
                 Err(error)
             }
-            Loss::Reset(_) | Loss::Silent(_) | Loss::Qemu(_) | Loss::Rig(_) => {
+            Loss::Reset(_) | Loss::Silent(_) | Loss::Device(_) | Loss::Qemu(_) | Loss::Rig(_) => {
                 self.summary.lost += 1;
                 self.summary.lost_why = Some(why.clone());
                 self.tell(&Event::GuestLost {
@@ -393,12 +402,8 @@ impl Run<'_> {
                 episode,
                 guest_ms: first.elapsed().as_millis() as u64,
             };
-            let (report, held, device_restarts) = match ended {
-                Ended::Whole {
-                    report,
-                    held,
-                    device_restarts,
-                } => (report, held, device_restarts),
+            let (report, held) = match ended {
+                Ended::Whole { report, held } => (report, held),
                 Ended::Kernel { report, episode } => {
                     self.found(Evidence::Kernel { report }, met(episode))?;
                     return Ok(Ok(TurnEnd::Found));
@@ -417,16 +422,6 @@ impl Run<'_> {
                 ms: begun.elapsed().as_millis() as u64,
                 collisions,
             })?;
-            if device_restarts > 0 {
-                self.summary.device_restarts += device_restarts;
-                self.tell(&Event::DeviceRestarted { guest: number })?;
-                if self.summary.device_restarts > DEVICE_RESTARTS {
-                    let why = "the device program keeps dying".to_owned();
-                    return Ok(Err(Loss::Rig(Error::Rig(why))));
-                }
-                // What its ops came to says nothing of the driver.
-                continue;
-            }
             let violations = oracle::judge(&plan, &report);
             if violations.is_empty() {
                 continue;

@@ -119,7 +119,7 @@ fn the_summary_is_one_json_object_on_request() {
 }
 
 #[test]
-fn a_killed_device_program_is_started_again() {
+fn a_killed_device_program_costs_a_guest_and_no_verdict() {
     let place = Place::new();
     let background = Background::start(place.run(&["--lifetime", "drained", "--episodes", "120"]));
     background.await_line("is up");
@@ -134,7 +134,7 @@ fn a_killed_device_program_is_started_again() {
     kill(device[0], Signal::KILL);
     assert_eq!(background.end().code(), Some(0));
     let summary = place.json("summary.json");
-    assert_eq!(number(&summary, "/device_restarts"), 1, "{summary}");
+    assert_eq!(number(&summary, "/device_deaths"), 1, "{summary}");
     place.assert_nothing_left();
 }
 

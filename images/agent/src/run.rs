@@ -207,6 +207,7 @@ impl Run {
         // A loop ends between rounds, so that what it opens it closes; inside of one only its
         // own waits are cut short.
         while first && whom == For::Once || whom == For::Loop && !self.scene.over(whom) {
+            let mut missed = false;
             for (at, step) in actor.steps.iter().enumerate() {
                 if self.scene.over(For::Once) {
                     return;
@@ -219,6 +220,7 @@ impl Run {
                     }
                 }
                 let done = doer.perform(step);
+                missed |= matches!(step, Step::Open { .. }) && done.outcome.ret < 0;
                 if actor.teardown && first {
                     self.step_ended(part, at, done.outcome.end_ns);
                 }
@@ -232,6 +234,9 @@ impl Run {
             }
             mine.rounds.fetch_add(1, Ordering::Relaxed);
             first = false;
+            if missed && actor.missed_pause_us > 0 {
+                std::thread::sleep(Duration::from_micros(actor.missed_pause_us.into()));
+            }
         }
     }
 

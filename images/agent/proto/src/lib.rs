@@ -173,6 +173,10 @@ pub struct Actor {
     pub steps: Vec<Step>,
     /// How often.
     pub repeat: Repeat,
+    /// Microseconds to pause after a round in which an open failed. A loop has nothing to collide
+    /// with then, and what it waits for is brought up or taken down by threads that need the CPU.
+    #[serde(default)]
+    pub missed_pause_us: u32,
 }
 
 /// Load, actors, teardown, checks: the unit of stress, of replay and of counting.

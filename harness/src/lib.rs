@@ -8,6 +8,7 @@ pub mod cli;
 pub mod engine;
 pub mod error;
 pub mod exit;
+pub mod interrupt;
 pub mod judge;
 pub mod report;
 pub mod target;

@@ -6,6 +6,7 @@ use clap::Parser;
 use knobrig::cli::{Cli, Verb};
 use knobrig::engine::probe;
 use knobrig::exit::Exit;
+use knobrig::interrupt;
 use knobrig::verbs;
 
 fn main() -> ExitCode {
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
             .into();
         }
     };
-    let result = match &cli.verb {
+    let result = interrupt::watch().and_then(|()| match &cli.verb {
         Verb::Run(arguments) => verbs::run::run(arguments, command),
         Verb::Test(arguments) => verbs::test::run(arguments),
         Verb::Doctor => verbs::doctor::run(),
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
             );
             Ok(Exit::Clean)
         }
-    };
+    });
     match result {
         Ok(exit) => exit.into(),
         Err(error) => {

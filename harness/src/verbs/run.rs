@@ -12,6 +12,7 @@ use crate::engine::episode::{self, Ended};
 use crate::engine::guest::{BootFailure, Guest, Happening, Loss, Recipe};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::interrupt::RunListens;
 use crate::judge::finding::{Evidence, Findings, Met, Setting};
 use crate::judge::oracle::{self, result_text, step_text};
 use crate::judge::plan::{Plan, Shape, plan};
@@ -197,6 +198,7 @@ impl Run<'_> {
             .map_err(|error| Error::Rig(format!("failed to start the runtime: {error}")))?;
         let result = runtime.block_on(async {
             let interrupted = interrupted()?;
+            let _listens = RunListens::new();
             tokio::select! {
                 result = self.guests() => result,
                 () = interrupted => {

@@ -176,6 +176,19 @@ fn an_interrupt_leaves_nothing_and_a_whole_directory() {
 }
 
 #[test]
+fn an_interrupt_of_set_up_ends_at_once() {
+    let place = Place::new();
+    // Its cache is empty, so set-up takes minutes.
+    let mut command = place.run(&["--duration", "10m"]);
+    command.env("KNOBRIG_CACHE", place.path().join("cache"));
+    let background = Background::start(command);
+    background.await_line("source");
+    kill(background.pid(), Signal::INT);
+    assert_eq!(background.end().code(), Some(130));
+    place.assert_nothing_left();
+}
+
+#[test]
 fn a_full_disk_is_told_and_leaves_nothing() {
     let place = Place::new();
     std::fs::create_dir_all(place.out()).expect("a directory");

@@ -1,0 +1,51 @@
+//! Signals outside of a run: set-up ends at once. Builds that it started end with this process
+//! and resume the next time. A run listens for itself, since it has guests to stop and a
+//! directory to finish.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::error::Error;
+use crate::exit::Exit;
+
+/// Whether a run listens.
+static RUN: AtomicBool = AtomicBool::new(false);
+
+/// Ends the process on a signal from here on, whatever it inherited: a shell starts what it puts
+/// in the background with SIGINT ignored.
+///
+/// # Errors
+/// The signals can't be listened for.
+pub fn watch() -> Result<(), Error> {
+    let failed = |error| Error::Rig(format!("failed to listen for signals: {error}"));
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
+    let watch = move || {
+        for _ in signals.forever() {
+            if !RUN.load(Ordering::SeqCst) {
+                eprintln!("knobrig: interrupted; what was set up is kept");
+                std::process::exit(Exit::Interrupted as i32);
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("signals".into());
+    thread.spawn(watch).map(drop).map_err(failed)
+}
+
+/// A run that listens for itself, until dropped.
+pub(crate) struct RunListens(());
+
+impl RunListens {
+    /// From here on. The run's own listeners are there already.
+    pub(crate) fn new() -> Self {
+        RUN.store(true, Ordering::SeqCst);
+        Self(())
+    }
+}
+
+impl Drop for RunListens {
+    fn drop(&mut self) {
+        RUN.store(false, Ordering::SeqCst);
+    }
+}

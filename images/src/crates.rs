@@ -452,3 +452,92 @@ fn extern_flag(named: &Extern, dir: &Path) -> String {
     };
     format!("{}={}", named.name, dir.join(file).display())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A workspace: `drv` names `leaf` (by another name, with a feature) and the macro `mac`;
+    /// `leaf` has a build script. `host` asks for more of `leaf`, which must not count.
+    fn workspace(dir: &Path) {
+        let package = |name: &str, rest: &str| {
+            format!("[package]\nname = \"{name}\"\nversion = \"1.2.3\"\nedition = \"2024\"\n{rest}")
+        };
+        let files = [
+            (
+                "Cargo.toml",
+                "[workspace]\nresolver = \"3\"\nmembers = [\"drv\", \"leaf\", \"mac\", \"host\"]\n"
+                    .to_owned(),
+            ),
+            (
+                "drv/Cargo.toml",
+                package(
+                    "drv",
+                    "[dependencies]\nbee = { package = \"leaf\", path = \"../leaf\", features = \
+                     [\"one\"] }\nmac = { path = \"../mac\" }\n",
+                ),
+            ),
+            ("drv/src/lib.rs", String::new()),
+            (
+                "leaf/Cargo.toml",
+                package("leaf", "[features]\none = []\nstd = []\n"),
+            ),
+            (
+                "leaf/build.rs",
+                "fn main() { println!(\"cargo::rustc-check-cfg=cfg(probed)\\ncargo::rustc-cfg=probed\"); }"
+                    .to_owned(),
+            ),
+            ("leaf/src/lib.rs", "#![no_std]".to_owned()),
+            ("mac/Cargo.toml", package("mac", "[lib]\nproc-macro = true\n")),
+            ("mac/src/lib.rs", String::new()),
+            (
+                "host/Cargo.toml",
+                package(
+                    "host",
+                    "[dependencies]\nleaf = { path = \"../leaf\", features = [\"std\"] }\n",
+                ),
+            ),
+            ("host/src/lib.rs", String::new()),
+        ];
+        for (name, text) in files {
+            let path = dir.join(name);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("creates");
+            std::fs::write(path, text).expect("writes");
+        }
+    }
+
+    #[test]
+    fn a_closure_has_what_cargo_resolves_for_the_module_alone() {
+        let temp = tempfile::tempdir().expect("a directory");
+        let dir = temp.path().canonicalize().expect("a path");
+        workspace(&dir);
+        let manifest = dir.join("drv/Cargo.toml");
+        let metadata = metadata(&manifest).expect("resolves");
+        assert_eq!(
+            local_dirs(&metadata, &manifest).expect("knows drv"),
+            [dir.join("leaf"), dir.join("mac")]
+        );
+        let messages = check(&manifest, &dir.join("target"), |_| {}).expect("checks");
+        let closure = closure(&metadata, &messages, &manifest).expect("a closure");
+        let [leaf] = closure.crates.as_slice() else {
+            panic!("{closure:?}")
+        };
+        assert_eq!(
+            (leaf.name.as_str(), leaf.stem.as_str()),
+            ("leaf", "leaf-1.2.3")
+        );
+        assert_eq!(leaf.features, ["one"]);
+        assert_eq!(leaf.cfgs, ["probed"]);
+        assert_eq!(leaf.edition, "2024");
+        assert!(leaf.env.iter().any(|(name, _)| name == "OUT_DIR"));
+        let mut named: Vec<_> = closure
+            .externs
+            .iter()
+            .map(|one| one.name.as_str())
+            .collect();
+        named.sort_unstable();
+        assert_eq!(named, ["bee", "mac"]);
+        let library = What::Library("leaf-1.2.3".into());
+        assert!(closure.externs.iter().any(|one| one.what == library));
+    }
+}

@@ -102,3 +102,72 @@ fn holder(path: &Path) -> String {
         _ => "another process".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufRead;
+    use std::process::{Command, Stdio};
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Keeps what was said.
+    #[derive(Default)]
+    struct Said(Mutex<Vec<String>>);
+
+    impl Progress for Said {
+        fn begin(&self, _: &str, _: Option<Duration>) {}
+        fn update(&self, _: f64, _: &str) {}
+        fn end(&self) {}
+        fn say(&self, line: &str) {
+            self.0.lock().expect("not poisoned").push(line.to_owned());
+        }
+    }
+
+    const CHILD: &str = "KNOBRIG_TEST_LOCK_CACHE";
+
+    /// The other process of the test below: holds the lock until its standard input ends.
+    #[test]
+    fn holds_as_a_child() {
+        let Some(dir) = std::env::var_os(CHILD) else {
+            return;
+        };
+        let cache = Cache::open(Some(Path::new(&dir))).expect("opens");
+        let _lock = Lock::take(&cache, "k", "holds it", &Said::default()).expect("is free");
+        println!("held");
+        let _ = std::io::stdin().read_line(&mut String::new());
+    }
+
+    #[test]
+    fn another_process_is_waited_for_and_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cache = Cache::open(Some(dir.path())).expect("opens");
+        let mut child = Command::new(std::env::current_exe().expect("a path"))
+            .args(["--exact", "lock::tests::holds_as_a_child", "--nocapture"])
+            .env(CHILD, dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut lines = std::io::BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let held = lines.any(|line| line.is_ok_and(|line| line.ends_with("held")));
+        assert!(held, "the child ended without the lock");
+        let free = || Lock::attempt_named(&cache, "k", "tests").expect("asks");
+        assert!(free().is_none());
+        let said = Said::default();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| Lock::take(&cache, "k", "waited", &said));
+            while said.0.lock().expect("not poisoned").is_empty() {
+                std::thread::yield_now();
+            }
+            // Its standard input ends, and so does it.
+            drop(child.stdin.take());
+            let lock = waiter.join().expect("no panic").expect("gets it");
+            assert!(free().is_none());
+            drop(lock);
+        });
+        let expected = format!("waiting for process {}, which holds it", child.id());
+        assert_eq!(*said.0.lock().expect("not poisoned"), [expected]);
+        assert!(child.wait().expect("ends").success());
+    }
+}

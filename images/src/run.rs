@@ -2,7 +2,8 @@
 //!
 //! A build is a tree of processes (make, shells, compilers), and killing its root leaves the
 //! rest running. So a small supervisor leads the group: the kernel sends it SIGTERM when this
-//! process dies in whatever way, and it ends the whole group.
+//! process dies in whatever way, and it ends the whole group. (The kernel watches the thread
+//! that started the supervisor; here that thread always waits for it.)
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -337,6 +338,65 @@ mod tests {
             assert!(began.elapsed() < Duration::from_secs(10), "{pid} lives");
             std::thread::yield_now();
         }
+    }
+
+    const CHILD: &str = "KNOBRIG_TEST_RUN_DIR";
+
+    /// The process that dies in the test below: runs a build that does not heed SIGTERM.
+    #[test]
+    fn builds_as_a_child() {
+        let Some(dir) = std::env::var_os(CHILD) else {
+            return;
+        };
+        let cache = crate::Cache::open(Some(Path::new(&dir))).expect("opens");
+        let lock = crate::lock::Lock::attempt_named(&cache, "k", "builds")
+            .expect("asks")
+            .expect("is free");
+        let script = "sh -c 'trap \"\" TERM; echo $$ >\"$0\"; while :; do sleep 600; done' pid; :";
+        let mut build = shell(script);
+        build.current_dir(&dir);
+        let _ = Run::new("build", build, Duration::from_secs(60))
+            .holding(&lock)
+            .output();
+    }
+
+    #[test]
+    fn a_build_dies_with_us_and_keeps_its_lock_until_then() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cache = crate::Cache::open(Some(dir.path())).expect("opens");
+        let mut child = Command::new(std::env::current_exe().expect("a path"))
+            .args(["--exact", "run::tests::builds_as_a_child"])
+            .env(CHILD, dir.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("starts");
+        let began = Instant::now();
+        let patience = |what: &str| {
+            assert!(began.elapsed() < Duration::from_secs(30), "{what}");
+            std::thread::yield_now();
+        };
+        let pid = loop {
+            match std::fs::read_to_string(dir.path().join("pid")) {
+                Ok(text) if text.ends_with('\n') => break text.trim().to_owned(),
+                _ => patience("the build never began"),
+            }
+        };
+        // Only this process, without a chance to clean up.
+        child.kill().expect("kills");
+        child.wait().expect("ends");
+        let killed = Instant::now();
+        let taken = loop {
+            let free = crate::lock::Lock::attempt_named(&cache, "k", "tests");
+            match free.expect("asks") {
+                Some(lock) => break lock,
+                None => patience("the lock is held for ever"),
+            }
+        };
+        assert!(killed.elapsed() < Duration::from_secs(2));
+        // Who has the lock can rely on no one else writing there.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+        drop(taken);
     }
 
     #[test]

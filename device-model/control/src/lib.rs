@@ -132,6 +132,9 @@ pub struct Counters {
     pub held: u64,
     /// Times that QEMU connected.
     pub connections: u64,
+    /// The ring runs: the driver has started it, and has not reset the device since.
+    #[serde(default)]
+    pub running: bool,
 }
 
 /// What the device says on the control channel.
@@ -164,7 +167,22 @@ pub enum Reply {
     Event(Event),
 }
 
-/// What happens at gates.
+/// What a driver does that has given up its ring, or the ring's memory, in the wrong order. The
+/// device can't fault it as KASAN would, but it sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Suspicion {
+    /// The used ring, which only the device writes, was changed while the ring ran.
+    UsedRingOverwritten,
+    /// The available index went back, or ahead by more than the ring holds.
+    AvailableRingOverwritten,
+    /// The descriptors of a request in flight were changed before its answer.
+    RequestOverwritten,
+    /// A kick for a ring that is stopped.
+    KickedWhileStopped,
+}
+
+/// What happens at gates, and what the device witnesses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
@@ -193,6 +211,15 @@ pub enum Event {
         request: u64,
         /// Why.
         why: Let,
+    },
+    /// The driver did what no driver may. Told once for each run of the ring and each kind.
+    Witness {
+        /// When.
+        ns: u64,
+        /// What.
+        what: Suspicion,
+        /// Indices, addresses, what was expected and what was there.
+        detail: String,
     },
 }
 

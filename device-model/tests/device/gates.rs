@@ -227,6 +227,7 @@ fn a_trace_tells_holds_and_drops_in_the_order_of_time() {
             Record::Seen { .. } => "seen",
             Record::Gate(Event::Held { .. }) => "held",
             Record::Gate(Event::LetGo { .. }) => "let go",
+            Record::Gate(Event::Witness { .. }) => "witness",
             Record::Done { .. } => "done",
             Record::Malformed { .. } => "malformed",
         })

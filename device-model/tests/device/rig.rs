@@ -185,7 +185,9 @@ pub(crate) fn ns(record: &Record) -> u64 {
         | Record::Link { ns, .. }
         | Record::Ring { ns, .. }
         | Record::Seen { ns, .. }
-        | Record::Gate(Event::Held { ns, .. } | Event::LetGo { ns, .. })
+        | Record::Gate(
+            Event::Held { ns, .. } | Event::LetGo { ns, .. } | Event::Witness { ns, .. },
+        )
         | Record::Done { ns, .. }
         | Record::Malformed { ns, .. } => ns,
     }

@@ -306,6 +306,7 @@ impl<'a> Builder<'a> {
             path: knob.path.clone(),
             read: knob.read.is_some(),
             write: knob.write.is_some(),
+            exclusive: false,
             slot,
         }
     }

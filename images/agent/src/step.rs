@@ -59,8 +59,13 @@ impl Doer<'_> {
                 path,
                 read,
                 write,
+                exclusive,
                 slot,
-            } => self.open(path, *read, *write, *slot),
+            } => match access(*read, *write) {
+                Some(access) if *exclusive => self.open(path, access | OFlags::EXCL, *slot),
+                Some(access) => self.open(path, access, *slot),
+                None => plain(|| Err(Errno::INVAL)),
+            },
             Step::Close { slot } => match self.scene.slots.take(*slot) {
                 Some(old) => {
                     let path = old.path;
@@ -152,13 +157,7 @@ impl Doer<'_> {
         }
     }
 
-    fn open(&mut self, path: &str, read: bool, write: bool, slot: u32) -> Done {
-        let flags = match (read, write) {
-            (true, false) => OFlags::RDONLY,
-            (false, true) => OFlags::WRONLY,
-            (true, true) => OFlags::RDWR,
-            (false, false) => return plain(|| Err(Errno::INVAL)),
-        };
+    fn open(&mut self, path: &str, flags: OFlags, slot: u32) -> Done {
         if let Some(old) = self.scene.slots.take(slot) {
             // It is this step's to tell how the open went, not how that close did.
             let _ = close(old);
@@ -233,6 +232,16 @@ impl Doer<'_> {
             std::thread::sleep(pause.min(left));
             pause = (pause * 2).min(LOOK_LONGEST);
         }
+    }
+}
+
+/// `open(2)`'s access mode.
+fn access(read: bool, write: bool) -> Option<OFlags> {
+    match (read, write) {
+        (true, false) => Some(OFlags::RDONLY),
+        (false, true) => Some(OFlags::WRONLY),
+        (true, true) => Some(OFlags::RDWR),
+        (false, false) => None,
     }
 }
 

@@ -36,6 +36,9 @@ pub enum Step {
         read: bool,
         /// Open for writing.
         write: bool,
+        /// With `O_EXCL`.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        exclusive: bool,
         /// Where the descriptor goes; an older one there is closed first.
         slot: Slot,
     },

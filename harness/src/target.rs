@@ -39,6 +39,15 @@ pub struct Target {
     pub knobs: Vec<Knob>,
     /// What ends it.
     pub teardown: Teardown,
+    /// Ends the binding and not the module: no count refuses it.
+    #[serde(default)]
+    pub unbind: Option<Step>,
+    /// A reference to the driver's object that neither driver nor openers hold.
+    #[serde(default)]
+    pub elsewhere: Option<ElsewhereRef>,
+    /// How long the driver waits for its device.
+    #[serde(default)]
+    pub patience: Option<Patience>,
     /// What must hold.
     pub rules: Rules,
     /// Rules by which the module may be unloaded; the first is the default.
@@ -65,9 +74,15 @@ pub struct Module {
     /// A module that the kernel's own build made.
     #[serde(default)]
     pub kernel: bool,
-    /// Its parameters; `{lifetime}` and `{mutant}` are replaced.
+    /// Its parameters; `{lifetime}`, `{mutant}` and `{timeout}` are replaced.
     #[serde(default)]
     pub params: String,
+    /// Loaded once in each guest, before the set-up, and not again for each episode.
+    #[serde(default)]
+    pub once: bool,
+    /// The lifetimes that need it; empty means all.
+    #[serde(default)]
+    pub lifetimes: Vec<String>,
 }
 
 /// A file that reaches the driver.
@@ -88,6 +103,9 @@ pub struct Knob {
     /// can hold the answer with the op inside the driver.
     #[serde(default)]
     pub asks: BTreeMap<AskingOp, Ask>,
+    /// `poll` waits for the end of its device.
+    #[serde(default)]
+    pub poll: bool,
 }
 
 /// What a write writes.
@@ -149,6 +167,32 @@ pub struct Teardown {
     pub module: String,
 }
 
+/// How to refer to the driver's object from elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ElsewhereRef {
+    /// Takes a reference.
+    pub hold: Step,
+    /// Gives it back.
+    pub give: Step,
+    /// File with the object's count, while it is held.
+    #[serde(default)]
+    pub count: Option<String>,
+}
+
+/// How long the driver waits for an answer of its device, through `{timeout}` of its parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Patience {
+    /// Milliseconds, usually: longer than any gate holds.
+    pub usual_ms: u64,
+    /// Milliseconds, where an episode is about an answer that doesn't come in time.
+    pub short_ms: u64,
+    /// What probe asks; without the answer it fails.
+    #[serde(default)]
+    pub probe_asks: Option<Ask>,
+}
+
 /// What must hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -159,6 +203,33 @@ pub struct Rules {
     /// Paths that are there while the driver is up and gone after its teardown.
     #[serde(default)]
     pub gone: Vec<String>,
+    /// Lists of the kernel that must not name the driver once its module is gone.
+    #[serde(default)]
+    pub lacks: Vec<Lacks>,
+    /// What outlives the knobs.
+    #[serde(default)]
+    pub knobs_first: Option<KnobsFirst>,
+}
+
+/// A file without a text in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lacks {
+    /// The file.
+    pub path: String,
+    /// The text.
+    pub text: String,
+}
+
+/// Knobs whose removal, and so the end of every callback of theirs, comes before that of the
+/// object that they belong to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnobsFirst {
+    /// The knobs.
+    pub knobs: Vec<String>,
+    /// The object's paths.
+    pub paths: Vec<String>,
 }
 
 /// A rule by which the module may go.
@@ -174,6 +245,31 @@ pub struct Lifetime {
     /// and later ops on the descriptor give `ENODEV`.
     #[serde(default)]
     pub pins: Vec<String>,
+    /// What its inventors said of it.
+    #[serde(default)]
+    pub claim: String,
+    /// Counts of the module that the bound device itself holds.
+    #[serde(default)]
+    pub holds: u32,
+    /// Gives up the object and with it the counts that it holds.
+    #[serde(default)]
+    pub give_up: Option<Step>,
+    /// Knobs that an open with `O_EXCL` has for itself; others get `EBUSY`.
+    #[serde(default)]
+    pub exclusive: Vec<String>,
+    /// What an unload does while a reference is held elsewhere.
+    #[serde(default)]
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// What an unload does while a reference to the driver's object is held elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Elsewhere {
+    /// It waits until that is given back.
+    Waits,
+    /// It goes; modules that the object's release needs stay.
+    Outlives,
 }
 
 /// A planted bug.
@@ -277,27 +373,45 @@ impl Target {
                 }
             }
         }
+        let is_knob = |name: &String| self.knobs.iter().any(|knob| knob.name == *name);
+        let is_lifetime = |name: &String| self.lifetimes.iter().any(|it| it.name == *name);
         for lifetime in &self.lifetimes {
-            for pin in &lifetime.pins {
-                if !self.knobs.iter().any(|knob| knob.name == *pin) {
+            for (key, names) in [("pins", &lifetime.pins), ("exclusive", &lifetime.exclusive)] {
+                if let Some(name) = names.iter().find(|name| !is_knob(name)) {
                     return Err(format!(
-                        "lifetime {}: pins {pin}, no [[knob]]",
+                        "lifetime {}: {key} {name}, no [[knob]]",
                         lifetime.name
                     ));
                 }
             }
-        }
-        for mutant in &self.mutants {
-            if !self
-                .lifetimes
-                .iter()
-                .any(|lifetime| lifetime.name == mutant.lifetime)
-            {
+            if lifetime.holds > 0 && lifetime.give_up.is_none() {
                 return Err(format!(
-                    "mutant {}: no lifetime {}",
-                    mutant.name, mutant.lifetime
+                    "lifetime {}: holds without give_up: say how the module ever goes",
+                    lifetime.name
                 ));
             }
+            if lifetime.elsewhere.is_some() && self.elsewhere.is_none() {
+                return Err(format!(
+                    "lifetime {}: elsewhere without [elsewhere]: say how a reference is held",
+                    lifetime.name
+                ));
+            }
+        }
+        if let Some(rule) = &self.rules.knobs_first
+            && let Some(name) = rule.knobs.iter().find(|name| !is_knob(name))
+        {
+            return Err(format!("rules: knobs_first {name}, no [[knob]]"));
+        }
+        for module in &self.modules {
+            if let Some(name) = module.lifetimes.iter().find(|name| !is_lifetime(name)) {
+                return Err(format!("module {}: no lifetime {name}", module.name));
+            }
+        }
+        if let Some(mutant) = (self.mutants.iter()).find(|it| !is_lifetime(&it.lifetime)) {
+            return Err(format!(
+                "mutant {}: no lifetime {}",
+                mutant.name, mutant.lifetime
+            ));
         }
         Ok(())
     }
@@ -346,13 +460,39 @@ impl Chosen {
         })
     }
 
+    /// The knobs.
+    pub fn knobs(&self) -> impl Iterator<Item = &Knob> {
+        self.target.knobs.iter()
+    }
+
+    /// The modules that each episode loads, in order.
+    pub fn modules(&self) -> impl Iterator<Item = &Module> {
+        let of = |module: &&Module| {
+            !module.once
+                && (module.lifetimes.is_empty() || module.lifetimes.contains(&self.lifetime.name))
+        };
+        self.target.modules.iter().filter(of)
+    }
+
+    /// What a fresh guest does first: the modules that stay, then the set-up.
+    pub fn setup(&self) -> Vec<Step> {
+        let once = self.target.modules.iter().filter(|module| module.once);
+        let loads = once.map(|module| Step::Load {
+            module: module.name.clone(),
+            params: self.params(module, None),
+        });
+        loads.chain(self.target.setup.iter().cloned()).collect()
+    }
+
     /// A module's parameters with the choices filled in.
-    pub fn params(&self, module: &Module) -> String {
+    pub fn params(&self, module: &Module, timeout_ms: Option<u64>) -> String {
         let mutant = self.mutant.as_ref().map_or("none", |mutant| &mutant.name);
+        let timeout = timeout_ms.map_or(String::new(), |ms| ms.to_string());
         module
             .params
             .replace("{lifetime}", &self.lifetime.name)
             .replace("{mutant}", mutant)
+            .replace("{timeout}", &timeout)
     }
 
     /// Whether an open descriptor of the knob pins the module.
@@ -425,7 +565,8 @@ mod tests {
         assert_eq!(error.exit(), crate::exit::Exit::Usage);
         assert_eq!(
             error.to_string(),
-            "no lifetime nonsense; this target has: pinned, drained"
+            "no lifetime nonsense; this target has: pinned, drained, self-destruct, outside-release, \
+             exit-waits"
         );
     }
 

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dk_control::{Command, Event, Gate, Numbered, Reply};
+use dk_control::{Command, Counters, Event, Gate, Numbered, Reply};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
@@ -229,6 +229,19 @@ impl Device {
     /// As [`ask`](Self::ask).
     pub async fn reset(&mut self) -> Result<(), Error> {
         self.ask(Command::Reset).await.map(drop)
+    }
+
+    /// What the device has counted.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub async fn status(&mut self) -> Result<Counters, Error> {
+        match self.ask(Command::Status).await? {
+            Reply::Status { counters, .. } => Ok(counters),
+            other => Err(Error::Rig(format!(
+                "the device answered a question for its status with {other:?}"
+            ))),
+        }
     }
 
     /// Resolves when the program has ended; says how.

@@ -1,6 +1,7 @@
-//! Carries out one plan: arms its gate, starts its episode, raises the signal when the device
-//! holds, lets go when the teardown has settled.
+//! Carries out one plan: arms its gates, starts its episode, lets guest and device go on together
+//! as its reactions say.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dk_control::Event;
@@ -9,7 +10,7 @@ use knobrig_proto::{EpisodeReport, FromGuest, ToGuest};
 use tokio::time::Instant;
 
 use super::guest::{Guest, Happening, Loss};
-use crate::judge::plan::Plan;
+use crate::judge::plan::{Plan, Then, When};
 
 /// Beyond the actors' own deadline: load, checks, and the report of what is stuck.
 const GRACE: Duration = Duration::from_secs(60);
@@ -18,12 +19,7 @@ const GRACE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub enum Ended {
     /// The agent reported.
-    Whole {
-        /// What came of it.
-        report: EpisodeReport,
-        /// The device held an op in it.
-        held: bool,
-    },
+    Whole(Whole),
     /// The kernel reported first.
     Kernel {
         /// What.
@@ -33,19 +29,36 @@ pub enum Ended {
     },
 }
 
+/// What guest and device say of an episode.
+#[derive(Debug)]
+pub struct Whole {
+    /// What came of it in the guest.
+    pub report: EpisodeReport,
+    /// The device held an op in it.
+    pub held: bool,
+    /// What the device witnessed.
+    pub witnessed: Vec<Event>,
+    /// The device's ring runs still.
+    pub ring_runs: bool,
+}
+
 /// Runs a plan in a guest.
 ///
 /// # Errors
 /// The guest is lost.
 pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
-    if let Some(gate) = &plan.gate {
-        guest.device().arm(&gate.gate).await?;
+    for gate in &plan.gates {
+        guest.device().arm(gate).await?;
     }
     let id = plan.episode.id;
     guest.send(&ToGuest::Episode(plan.episode.clone())).await?;
     let end = Instant::now() + Duration::from_millis(plan.episode.deadline_ms) + GRACE;
-    let mut held = false;
-    let mut let_go = false;
+    let mut course = Course {
+        plan,
+        held: BTreeSet::new(),
+        let_go: BTreeSet::new(),
+    };
+    let mut witnessed = Vec::new();
     let report = loop {
         match guest.next_until(end, "the episode's report").await? {
             Happening::Agent(FromGuest::Episode(report)) if report.id == id => break report,
@@ -54,35 +67,59 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
                 actor,
                 step,
                 ..
-            }) if episode == id => {
-                if let Some(gate) = &plan.gate
-                    && held
-                    && actor == gate.teardown
-                    && step == gate.step
-                {
-                    guest.device().release(&gate.gate.tag).await?;
-                    let_go = true;
-                }
-            }
+            }) if episode == id => course.follow(guest, &When::Settled(actor, step)).await?,
             Happening::Gate(Event::Held { tag, .. }) => {
-                if let Some(gate) = &plan.gate
-                    && tag == gate.gate.tag
-                {
-                    held = true;
-                    let signal = ToGuest::Signal {
-                        episode: id,
-                        name: gate.signal.clone(),
-                    };
-                    guest.send(&signal).await?;
-                }
+                course.held.insert(tag.clone());
+                course.follow(guest, &When::Held(tag)).await?;
             }
+            Happening::Gate(event @ Event::Witness { .. }) => witnessed.push(event),
             Happening::Report { report, episode } => return Ok(Ended::Kernel { report, episode }),
             Happening::Agent(_) | Happening::Gate(_) | Happening::Marker(_) => {}
         }
     };
-    if plan.gate.is_some() && !let_go {
+    if (plan.gates.iter()).any(|gate| !course.let_go.contains(&gate.tag)) {
         // Never reached, or let go by its deadline: nothing may wait in the next episode.
         guest.device().reset().await?;
     }
-    Ok(Ended::Whole { report, held })
+    // The answer comes after all that the device has told so far.
+    let ring_runs = guest.device().status().await?.running;
+    witnessed.extend(guest.witnessed());
+    Ok(Ended::Whole(Whole {
+        report,
+        held: !course.held.is_empty(),
+        witnessed,
+        ring_runs,
+    }))
+}
+
+/// How far an episode's gates have come.
+struct Course<'a> {
+    plan: &'a Plan,
+    held: BTreeSet<String>,
+    let_go: BTreeSet<String>,
+}
+
+impl Course<'_> {
+    /// Does what follows from what has happened.
+    async fn follow(&mut self, guest: &mut Guest, what: &When) -> Result<(), Loss> {
+        let reactions = self.plan.reactions.iter().filter(|it| it.when == *what);
+        for then in reactions.flat_map(|reaction| &reaction.then) {
+            match then {
+                Then::Raise(name) => {
+                    let signal = ToGuest::Signal {
+                        episode: self.plan.episode.id,
+                        name: name.clone(),
+                    };
+                    guest.send(&signal).await?;
+                }
+                // A gate that holds nothing yet still has its request to come.
+                Then::Release(tag) if self.held.contains(tag) => {
+                    guest.device().release(tag).await?;
+                    self.let_go.insert(tag.clone());
+                }
+                Then::Release(_) => {}
+            }
+        }
+        Ok(())
+    }
 }

@@ -424,6 +424,13 @@ impl Guest {
         }
     }
 
+    /// What the device has witnessed by now and was not taken yet.
+    pub fn witnessed(&mut self) -> Vec<Event> {
+        let told = std::iter::from_fn(|| self.gates.try_recv().ok());
+        told.filter(|event| matches!(event, Event::Witness { .. }))
+            .collect()
+    }
+
     /// The device, to command it.
     pub fn device(&mut self) -> &mut Device {
         &mut self.device

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dk_control::{Event, Suspicion};
 use knobrig_klog::Report;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,13 @@ pub enum Evidence {
     Rule {
         /// How.
         violation: Violation,
+    },
+    /// The device saw what no driver may do.
+    Witness {
+        /// What.
+        what: Suspicion,
+        /// Indices, addresses, what was expected and what was there.
+        detail: String,
     },
     /// The guest fell silent: its QEMU runs and nothing comes from it.
     Guest {
@@ -54,7 +62,29 @@ impl Evidence {
             } => {
                 format!("rule {}: {step}: {detail}", kebab(rule))
             }
+            Self::Witness { what, .. } => format!("witness: {}", suspicion(*what)),
             Self::Guest { .. } => "guest fell silent".into(),
+        }
+    }
+
+    /// What the device witnessed.
+    pub fn witnessed(event: Event) -> Option<Self> {
+        match event {
+            Event::Witness { what, detail, .. } => Some(Self::Witness { what, detail }),
+            Event::Held { .. } | Event::LetGo { .. } => None,
+        }
+    }
+
+    /// Which oracle speaks.
+    pub fn oracle(&self) -> &'static str {
+        match self {
+            Self::Kernel { .. } => "kernel",
+            Self::Rule {
+                violation: Violation { rule: None, .. },
+            } => "liveness",
+            Self::Rule { .. } => "rule",
+            Self::Witness { .. } => "witness",
+            Self::Guest { .. } => "guest",
         }
     }
 
@@ -66,6 +96,7 @@ impl Evidence {
                 Some(rule) => format!("rule {} {}", kebab(rule), violation.step),
                 None => format!("liveness {}", violation.step),
             },
+            Self::Witness { what, .. } => format!("witness {}", kebab(what)),
             Self::Guest { .. } => "guest silent".into(),
         }
     }
@@ -75,8 +106,20 @@ impl Evidence {
         match self {
             Self::Kernel { report } => report.text.clone(),
             Self::Rule { violation } => format!("{}: {}\n", violation.step, violation.detail),
+            Self::Witness { what, detail } => format!("{}: {detail}\n", suspicion(*what)),
             Self::Guest { why } => format!("{why}\n"),
         }
+    }
+}
+
+fn suspicion(what: Suspicion) -> &'static str {
+    match what {
+        Suspicion::UsedRingOverwritten => "the used ring was overwritten while the device ran",
+        Suspicion::AvailableRingOverwritten => {
+            "the available ring was overwritten while the device ran"
+        }
+        Suspicion::RequestOverwritten => "a request's descriptors were overwritten in flight",
+        Suspicion::KickedWhileStopped => "a kick after the device was reset",
     }
 }
 
@@ -132,6 +175,11 @@ pub struct Finding {
     pub setting: Setting,
     /// Of the first time.
     pub evidence: Evidence,
+    /// The oracles that spoke the first time, that of the evidence first.
+    pub oracles: Vec<String>,
+    /// What the others had to say, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
     /// The episode that it came of, whole: actors, ops, gate, checks.
     pub episode: Option<Plan>,
 }
@@ -143,15 +191,23 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// Takes a failure in. Gives the finding that it is, new or counted up.
+    /// Takes a failure in: the evidence that names it, and what other oracles said of the same
+    /// episode. Gives the finding that it is, new or counted up.
     pub fn add(
         &mut self,
         evidence: Evidence,
+        others: &[Evidence],
         first: Met,
         setting: &Setting,
         episode: Option<&Plan>,
     ) -> &Finding {
         let number = self.by_key.len() + 1;
+        let mut oracles = vec![evidence.oracle().to_owned()];
+        for other in others {
+            if !oracles.iter().any(|it| it == other.oracle()) {
+                oracles.push(other.oracle().to_owned());
+            }
+        }
         let finding = self
             .by_key
             .entry(evidence.key())
@@ -164,6 +220,8 @@ impl Findings {
                 first,
                 setting: setting.clone(),
                 evidence,
+                oracles,
+                also: others.iter().map(Evidence::title).collect(),
                 episode: episode.cloned(),
             });
         finding.count += 1;
@@ -210,10 +268,10 @@ mod tests {
             kernel: "k".into(),
         };
         let mut findings = Findings::default();
-        findings.add(violation("read refcnt"), met(3), &setting, None);
-        let again = findings.add(violation("read refcnt"), met(9), &setting, None);
+        findings.add(violation("read refcnt"), &[], met(3), &setting, None);
+        let again = findings.add(violation("read refcnt"), &[], met(9), &setting, None);
         assert_eq!((again.count, again.first.episode), (2, Some(3)));
-        findings.add(violation("open x"), met(4), &setting, None);
+        findings.add(violation("open x"), &[], met(4), &setting, None);
         let numbers: Vec<_> = findings
             .all()
             .iter()

@@ -1,11 +1,13 @@
 //! The rules of a target against what an episode came to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use knobrig_proto::{EpisodeReport, Inside, Outcome, Repeat, Step, Stuck};
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Check, ENODEV, ENOENT, EWOULDBLOCK, Expect, Place, Plan, Rule};
+use super::plan::{
+    Check, ENODEV, ENOENT, EWOULDBLOCK, Expect, Place, Plan, Rule, Shape, ends_driver,
+};
 
 /// A rule that an episode broke.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,13 +35,24 @@ pub struct Collisions {
     pub ops_failed: u64,
 }
 
-/// Judges an episode by its plan's checks and by liveness.
-pub fn judge(plan: &Plan, report: &EpisodeReport) -> Vec<Violation> {
-    let mut violations: Vec<_> = report
-        .stuck
-        .iter()
-        .map(|stuck| liveness(plan, stuck))
-        .collect();
+/// What an episode showed of the rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Rules that were broken, and threads that did not return.
+    pub violations: Vec<Violation>,
+    /// How often each rule was seen to hold.
+    pub held: BTreeMap<Rule, u64>,
+}
+
+/// Judges an episode by its plan's checks, by liveness, and by whether the device's ring still
+/// runs after it.
+pub fn judge(plan: &Plan, report: &EpisodeReport, ring_runs: bool) -> Verdict {
+    let mut verdict = Verdict {
+        violations: (report.stuck.iter())
+            .map(|stuck| liveness(plan, stuck))
+            .collect(),
+        held: BTreeMap::new(),
+    };
     let came_up = report.before.len() == plan.episode.before.len()
         && report.before.iter().all(|outcome| outcome.ret >= 0);
     let stuck: BTreeSet<_> = report
@@ -50,7 +63,7 @@ pub fn judge(plan: &Plan, report: &EpisodeReport) -> Vec<Violation> {
     for check in &plan.checks {
         // What follows from a failed start or a stuck thread is no finding of its own.
         let moot = match check.place {
-            Place::Before(_) => false,
+            Place::Before(_) => stuck.contains("before"),
             Place::Actor(actor, _) => {
                 !came_up || stuck.contains(plan.episode.actors[actor].name.as_str())
             }
@@ -59,9 +72,23 @@ pub fn judge(plan: &Plan, report: &EpisodeReport) -> Vec<Violation> {
         if moot {
             continue;
         }
-        violations.extend(broken(plan, check, outcome(report, check.place)));
+        match broken(plan, check, report) {
+            Some(violation) => verdict.violations.push(violation),
+            None => *verdict.held.entry(check.rule).or_default() += 1,
+        }
     }
-    violations
+    // The benchmark's loop may end with its module refused.
+    if came_up && stuck.is_empty() && plan.shape != Shape::Naive {
+        match ring_runs {
+            true => verdict.violations.push(Violation {
+                rule: Some(Rule::DeviceStopped),
+                step: "the episode's end".into(),
+                detail: "the module is gone, and the device was never reset".into(),
+            }),
+            false => *verdict.held.entry(Rule::DeviceStopped).or_default() += 1,
+        }
+    }
+    verdict
 }
 
 fn outcome(report: &EpisodeReport, place: Place) -> Option<&Outcome> {
@@ -72,32 +99,45 @@ fn outcome(report: &EpisodeReport, place: Place) -> Option<&Outcome> {
     }
 }
 
-fn broken(plan: &Plan, check: &Check, outcome: Option<&Outcome>) -> Option<Violation> {
+fn broken(plan: &Plan, check: &Check, report: &EpisodeReport) -> Option<Violation> {
     let step = step_at(plan, check.place)?;
-    let expected = describe(&check.expect);
-    let Some(outcome) = outcome else {
-        // A step after the first failure of `before` never ran; the failure itself is told.
-        let told = matches!(check.place, Place::Before(_));
-        return (!told).then(|| Violation {
-            rule: Some(check.rule),
-            step: step_text(step),
-            detail: format!("expected {expected}, but it never ran"),
-        });
-    };
-    let text = outcome.text.as_deref().map(str::trim);
-    let holds = match &check.expect {
-        Expect::OkOr(errors) => outcome.ret >= 0 || errors.contains(&outcome.ret),
-        Expect::OneOf(results) => results.contains(&outcome.ret),
-        Expect::Text(wanted) => text == Some(wanted),
-    };
-    (!holds).then(|| Violation {
+    let expected = describe(plan, &check.expect);
+    let violation = |got: String| Violation {
         rule: Some(check.rule),
         step: step_text(step),
-        detail: match (&check.expect, text) {
-            (Expect::Text(_), Some(text)) => format!("expected {expected}, read {text:?}"),
-            _ => format!("expected {expected}, got {}", result_text(outcome.ret)),
-        },
-    })
+        detail: format!("expected {expected}, {got}"),
+    };
+    let Some(seen) = outcome(report, check.place) else {
+        // A step after the first failure of `before` never ran; the failure itself is told.
+        let told = matches!(check.place, Place::Before(_));
+        return (!told).then(|| violation("but it never ran".into()));
+    };
+    let text = seen.text.as_deref().map(str::trim);
+    let got = || match (&check.expect, text) {
+        (Expect::Text(_) | Expect::Changed { .. }, Some(text)) => format!("read {text:?}"),
+        (Expect::Lacks(_), Some(text)) => format!("read:\n{text}"),
+        (Expect::OkAfter(_), _) if seen.ret == 0 => "it was done before".into(),
+        _ => format!("got {}", result_text(seen.ret)),
+    };
+    let other = |place: &Place| outcome(report, *place);
+    let holds = match &check.expect {
+        Expect::OkOr(errors) => seen.ret >= 0 || errors.contains(&seen.ret),
+        Expect::OneOf(results) => results.contains(&seen.ret),
+        Expect::Text(wanted) => text == Some(wanted),
+        Expect::Lacks(unwanted) => text.is_some_and(|text| !text.contains(unwanted)),
+        Expect::Changed { from, by } => {
+            let number = |text: Option<&str>| text.and_then(|text| text.parse::<i64>().ok());
+            let first = other(from).and_then(|first| number(first.text.as_deref().map(str::trim)));
+            number(text).is_some_and(|now| first.is_some_and(|first| now - first == *by))
+        }
+        Expect::OkWhile(place) => {
+            seen.ret == 0 || other(place).is_some_and(|there| there.end_ns <= seen.end_ns)
+        }
+        Expect::OkAfter(place) => {
+            seen.ret == 0 && other(place).is_some_and(|there| there.start_ns <= seen.end_ns)
+        }
+    };
+    (!holds).then(|| violation(got()))
 }
 
 fn liveness(plan: &Plan, stuck: &Stuck) -> Violation {
@@ -106,7 +146,12 @@ fn liveness(plan: &Plan, stuck: &Stuck) -> Violation {
         .actors
         .iter()
         .find(|actor| actor.name == stuck.actor);
-    let step = actor.and_then(|actor| actor.steps.get(stuck.step));
+    let steps = match stuck.actor.as_str() {
+        "before" => Some(&plan.episode.before),
+        "after" => Some(&plan.episode.after),
+        _ => actor.map(|actor| &actor.steps),
+    };
+    let step = steps.and_then(|steps| steps.get(stuck.step));
     Violation {
         rule: None,
         step: step.map_or_else(|| stuck.actor.clone(), step_text),
@@ -128,7 +173,8 @@ fn step_at(plan: &Plan, place: Place) -> Option<&Step> {
     }
 }
 
-fn describe(expect: &Expect) -> String {
+fn describe(plan: &Plan, expect: &Expect) -> String {
+    let step = |place: &Place| step_at(plan, *place).map_or_else(String::new, step_text);
     let list = |results: &[i64]| {
         results
             .iter()
@@ -141,6 +187,10 @@ fn describe(expect: &Expect) -> String {
         Expect::OkOr(errors) => format!("success or {}", list(errors)),
         Expect::OneOf(results) => list(results),
         Expect::Text(text) => format!("the text {text:?}"),
+        Expect::Lacks(text) => format!("nothing of {text:?}"),
+        Expect::Changed { from, by } => format!("{by:+} against the first {}", step(from)),
+        Expect::OkWhile(place) => format!("success while \"{}\" runs", step(place)),
+        Expect::OkAfter(place) => format!("success not before \"{}\"", step(place)),
     }
 }
 
@@ -175,12 +225,20 @@ pub fn result_text(ret: i64) -> String {
 /// A step as a person would write it.
 pub fn step_text(step: &Step) -> String {
     match step {
-        Step::Open { path, .. } => format!("open {path}"),
+        Step::Open {
+            path, exclusive, ..
+        } => format!(
+            "open {path}{}",
+            if *exclusive { " exclusively" } else { "" }
+        ),
         Step::Close { slot } => format!("close descriptor {slot}"),
         Step::Read { slot, .. } => format!("read descriptor {slot}"),
         Step::Write { slot, .. } => format!("write descriptor {slot}"),
         Step::Seek { slot, offset } => format!("lseek descriptor {slot} to {offset}"),
-        Step::Poll { slot, .. } => format!("poll descriptor {slot}"),
+        Step::Poll { slot, hangup, .. } => {
+            let what = if *hangup { "the end of " } else { "" };
+            format!("poll {what}descriptor {slot}")
+        }
         Step::Load { module, params } => format!("load {module} {params}").trim_end().to_owned(),
         Step::Unload { module } => format!("unload {module}"),
         Step::WriteFile { path, data } => format!("write {:?} to {path}", data.trim_end()),
@@ -198,6 +256,7 @@ pub fn step_text(step: &Step) -> String {
             present: false,
             ..
         } => format!("wait for {path} to go"),
+        Step::WaitText { path, text, .. } => format!("wait for {text:?} in {path}"),
         Step::WaitSignal { name, .. } => format!("wait for signal {name}"),
         Step::Spin { us } => format!("spin {us} us"),
     }
@@ -219,11 +278,11 @@ pub fn collisions(plan: &Plan, report: &EpisodeReport) -> Collisions {
             continue;
         }
         for (index, (step, outcome)) in actor.steps.iter().zip(&outcomes.outcomes).enumerate() {
-            if !matches!(step, Step::Unload { .. }) {
+            if !ends_driver(step) {
                 continue;
             }
             match outcome.ret {
-                0 => sum.teardowns_ok += 1,
+                0.. => sum.teardowns_ok += 1,
                 EWOULDBLOCK => sum.teardowns_refused += 1,
                 _ => continue,
             }
@@ -243,7 +302,7 @@ pub fn collisions(plan: &Plan, report: &EpisodeReport) -> Collisions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::plan::{Shape, plan};
+    use crate::judge::plan::plan;
     use crate::target::Chosen;
     use knobrig_proto::ActorReport;
 
@@ -254,12 +313,17 @@ mod tests {
             let (ret, text) = match check.map(|check| &check.expect) {
                 Some(Expect::OneOf(results)) => (results[0], None),
                 Some(Expect::Text(text)) => (2, Some(format!("{text}\n"))),
-                Some(Expect::OkOr(_)) | None => (0, None),
+                Some(Expect::Lacks(_)) => (2, Some("ok\n".into())),
+                Some(Expect::Changed { by, .. }) => (2, Some(format!("{}\n", 5 + by))),
+                Some(Expect::OkOr(_)) if check.is_some_and(|c| c.rule == Rule::ObjectCounts) => {
+                    (2, Some("5\n".into()))
+                }
+                Some(Expect::OkOr(_) | Expect::OkWhile(_) | Expect::OkAfter(_)) | None => (0, None),
             };
             Outcome {
                 ret,
-                start_ns: 0,
-                end_ns: 0,
+                start_ns: 5,
+                end_ns: 6,
                 text,
             }
         };
@@ -290,28 +354,63 @@ mod tests {
         }
     }
 
+    fn of(lifetime: &str, shape: Shape, number: u64) -> Plan {
+        let target = Chosen::find("mydrv", Some(lifetime), None).expect("built in");
+        plan(&target, 1, number, &[shape])
+    }
+
     fn pinned(shape: Shape) -> Plan {
-        plan(
-            &Chosen::find("mydrv", None, None).expect("built in"),
-            1,
-            1,
-            &[shape],
-        )
+        of("pinned", shape, 1)
+    }
+
+    /// Plans of every lifetime and shape.
+    fn all() -> Vec<Plan> {
+        let target = Chosen::find("mydrv", None, None).expect("built in").target;
+        let shapes = [
+            Shape::Gated,
+            Shape::Stress,
+            Shape::Birth,
+            Shape::Counts,
+            Shape::Unbind,
+            Shape::Elsewhere,
+            Shape::Late,
+            Shape::ProbeFails,
+        ];
+        let of = |name: &str| {
+            let name = name.to_owned();
+            (1..9).flat_map(move |number| {
+                let name = name.clone();
+                shapes.map(move |shape| of(&name, shape, number))
+            })
+        };
+        (target.lifetimes.iter())
+            .flat_map(|lifetime| of(&lifetime.name))
+            .collect()
     }
 
     #[test]
     fn a_correct_driver_breaks_no_rule() {
-        for shape in [Shape::Gated, Shape::Stress, Shape::Birth, Shape::Counts] {
-            let plan = pinned(shape);
-            assert_eq!(judge(&plan, &correct(&plan)), []);
+        for plan in all() {
+            let verdict = judge(&plan, &correct(&plan), false);
+            assert_eq!(verdict.violations, []);
+            assert_eq!(
+                verdict.held.values().sum::<u64>(),
+                plan.checks.len() as u64 + 1
+            );
         }
+    }
+
+    #[test]
+    fn a_device_that_was_not_reset_is_told() {
+        let plan = pinned(Shape::Counts);
+        let violations = judge(&plan, &correct(&plan), true).violations;
+        assert_eq!(violations[0].rule, Some(Rule::DeviceStopped));
     }
 
     /// Every check can fail: a result that it doesn't allow is told.
     #[test]
     fn every_check_can_fail() {
-        for shape in [Shape::Gated, Shape::Stress, Shape::Birth, Shape::Counts] {
-            let plan = pinned(shape);
+        for plan in all() {
             for check in &plan.checks {
                 let mut report = correct(&plan);
                 let outcome = match check.place {
@@ -323,12 +422,26 @@ mod tests {
                     ret: -5,
                     start_ns: 0,
                     end_ns: 0,
-                    text: Some("77".to_owned()),
+                    text: matches!(check.expect, Expect::Text(_) | Expect::Changed { .. })
+                        .then(|| "77".to_owned()),
                 };
-                let violations = judge(&plan, &report);
-                assert_eq!(violations[0].rule, Some(check.rule), "{check:?}");
+                let violations = judge(&plan, &report, false).violations;
+                let first = violations.iter().find(|it| it.rule == Some(check.rule));
+                assert!(first.is_some(), "{check:?}: {violations:?}");
             }
         }
+    }
+
+    #[test]
+    fn an_unload_before_the_reference_is_given_back_is_told() {
+        let plan = of("exit-waits", Shape::Elsewhere, 1);
+        let mut report = correct(&plan);
+        assert_eq!(judge(&plan, &report, false).violations, []);
+        let unload = &mut report.actors[0].outcomes[0];
+        (unload.start_ns, unload.end_ns) = (1, 2);
+        let violations = judge(&plan, &report, false).violations;
+        assert_eq!(violations[0].rule, Some(Rule::WaitsForRelease));
+        assert!(violations[0].detail.contains("it was done before"));
     }
 
     #[test]
@@ -341,7 +454,7 @@ mod tests {
             state: "D".into(),
             stack: "kernfs_drain+0x1/0x2".into(),
         });
-        let violations = judge(&plan, &report);
+        let violations = judge(&plan, &report, false).violations;
         assert_eq!(violations.len(), 1);
         assert_eq!(violations[0].step, "unload mydrv");
         assert!(violations[0].detail.contains("kernfs_drain"));

@@ -1,9 +1,11 @@
 //! What a run came to: the totals, and the verdict that follows from them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::oracle::Collisions;
-use super::plan::Shape;
+use super::plan::Rule;
 use crate::exit::Exit;
 
 /// Version of summary.json.
@@ -50,6 +52,10 @@ pub struct FindingLine {
     pub count: u64,
     /// Milliseconds of the guest's time from its first episode to the finding.
     pub guest_ms: u64,
+    /// The episode that it was first met in.
+    pub episode: Option<u64>,
+    /// The oracles that spoke.
+    pub oracles: Vec<String>,
 }
 
 /// What a run came to.
@@ -82,6 +88,8 @@ pub struct Summary {
     pub gated: Totals,
     /// Episodes without one.
     pub ungated: Totals,
+    /// How often each rule was seen to hold.
+    pub rules: BTreeMap<Rule, u64>,
     /// Deduplicated findings.
     pub findings: Vec<FindingLine>,
     /// The run was stopped by a signal.
@@ -89,13 +97,19 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Counts an episode in. `held` says whether the device held an op in it.
-    pub fn add(&mut self, shape: Shape, held: bool, collisions: Collisions) {
-        match shape {
-            Shape::Gated => self.gated.add(held, collisions),
-            Shape::Stress | Shape::Birth | Shape::Counts | Shape::Naive => {
-                self.ungated.add(held, collisions)
-            }
+    /// Counts an episode in. `gated` says whether it has a gate, `held` whether the device held
+    /// an op in it.
+    pub fn add(&mut self, gated: bool, held: bool, collisions: Collisions) {
+        match gated {
+            true => self.gated.add(held, collisions),
+            false => self.ungated.add(held, collisions),
+        }
+    }
+
+    /// Counts rules that were seen to hold.
+    pub fn add_rules(&mut self, held: &BTreeMap<Rule, u64>) {
+        for (rule, count) in held {
+            *self.rules.entry(*rule).or_default() += count;
         }
     }
 
@@ -131,7 +145,7 @@ mod tests {
         let mut summary = Summary::default();
         for _ in 0..episodes {
             summary.add(
-                Shape::Gated,
+                true,
                 true,
                 Collisions {
                     teardowns_ok: 1,
@@ -158,6 +172,8 @@ mod tests {
             title: "t".into(),
             count: 1,
             guest_ms: 1,
+            episode: Some(1),
+            oracles: vec!["kernel".into()],
         });
         assert_eq!(summary.exit(), Exit::Findings);
     }

@@ -87,7 +87,6 @@ fn overlap(totals: &Totals) -> String {
 mod tests {
     use super::*;
     use crate::judge::oracle::Collisions;
-    use crate::judge::plan::Shape;
     use crate::judge::summary::FindingLine;
 
     fn ran() -> Summary {
@@ -108,10 +107,10 @@ mod tests {
             ops_failed: 1,
         };
         for _ in 0..400 {
-            summary.add(Shape::Gated, true, one);
+            summary.add(true, true, one);
         }
         summary.add(
-            Shape::Stress,
+            false,
             false,
             Collisions {
                 overlapped: 0,
@@ -143,6 +142,8 @@ mod tests {
             title: "KASAN: slab-use-after-free Read in mydrv::show".into(),
             count: 3,
             guest_ms: 1_250,
+            episode: Some(3),
+            oracles: vec!["kernel".into()],
         });
         let text = super::summary(&summary, "out".as_ref());
         let mut lines = text.lines();

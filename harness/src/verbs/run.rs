@@ -227,6 +227,8 @@ impl Run<'_> {
                 title: finding.title.clone(),
                 count: finding.count,
                 guest_ms: finding.first.guest_ms,
+                episode: finding.first.episode,
+                oracles: finding.oracles.clone(),
             })
             .collect()
     }
@@ -350,7 +352,7 @@ impl Run<'_> {
                     episode,
                     guest_ms,
                 };
-                self.found(Evidence::Guest { why }, met)?;
+                self.found(vec![Evidence::Guest { why }], met)?;
                 Ok(Ok(TurnEnd::Found))
             }
             Loss::Device(_) if self.summary.device_deaths < DEVICE_DEATHS => {
@@ -404,18 +406,20 @@ impl Run<'_> {
                 episode,
                 guest_ms: first.elapsed().as_millis() as u64,
             };
-            let (report, held) = match ended {
-                Ended::Whole { report, held } => (report, held),
+            let whole = match ended {
+                Ended::Whole(whole) => whole,
                 Ended::Kernel { report, episode } => {
-                    self.found(Evidence::Kernel { report }, met(episode))?;
+                    self.found(vec![Evidence::Kernel { report }], met(episode))?;
                     return Ok(Ok(TurnEnd::Found));
                 }
             };
             self.summary
                 .first_episode_ms
                 .get_or_insert_with(|| self.started.elapsed().as_millis() as u64);
-            let collisions = oracle::collisions(&plan, &report);
-            self.summary.add(plan.shape, held, collisions);
+            let held = whole.held;
+            let collisions = oracle::collisions(&plan, &whole.report);
+            let gated = !plan.gates.is_empty();
+            self.summary.add(gated, held, collisions);
             self.tell(&Event::EpisodeEnded {
                 episode,
                 guest: number,
@@ -424,20 +428,22 @@ impl Run<'_> {
                 ms: begun.elapsed().as_millis() as u64,
                 collisions,
             })?;
-            let violations = oracle::judge(&plan, &report);
-            if violations.is_empty() {
+            let verdict = oracle::judge(&plan, &whole.report, whole.ring_runs);
+            self.summary.add_rules(&verdict.held);
+            let mut evidence: Vec<_> = (whole.witnessed.into_iter())
+                .filter_map(Evidence::witnessed)
+                .collect();
+            // A broken rule breaks others; the first names the failure.
+            let violation = verdict.violations.into_iter().next();
+            evidence.extend(violation.map(|violation| Evidence::Rule { violation }));
+            if evidence.is_empty() {
                 continue;
             }
-            // The kernel's own words, if there are any, tell more than the broken rule.
-            let evidence = match guest.drain_console().await {
-                Ok(Some(Happening::Report { report, .. })) => vec![Evidence::Kernel { report }],
-                _ => (violations.into_iter().take(1))
-                    .map(|violation| Evidence::Rule { violation })
-                    .collect(),
-            };
-            for evidence in evidence {
-                self.found(evidence, met(Some(episode)))?;
+            // The kernel's own words, if there are any, tell more.
+            if let Ok(Some(Happening::Report { report, .. })) = guest.drain_console().await {
+                evidence.insert(0, Evidence::Kernel { report });
             }
+            self.found(evidence, met(Some(episode)))?;
             return Ok(Ok(TurnEnd::Found));
         }
         // Nothing is clean that was not heard to the end.
@@ -445,7 +451,7 @@ impl Run<'_> {
             Ok(Some(Happening::Report { report, episode })) => {
                 let guest_ms = first.elapsed().as_millis() as u64;
                 self.found(
-                    Evidence::Kernel { report },
+                    vec![Evidence::Kernel { report }],
                     Met {
                         guest: number,
                         episode,
@@ -462,7 +468,7 @@ impl Run<'_> {
     /// The target's set-up in a fresh guest. A step that fails is the target's fault, unless
     /// the kernel reported.
     async fn set_up(&mut self, guest: &mut Guest) -> Result<(), Loss> {
-        let steps = self.target.target.setup.clone();
+        let steps = self.target.setup();
         let outcomes = guest.run_steps(steps.clone()).await?;
         match failed_step(&steps, &outcomes) {
             None => Ok(()),
@@ -473,12 +479,18 @@ impl Run<'_> {
         }
     }
 
-    fn found(&mut self, evidence: Evidence, met: Met) -> Result<(), Error> {
+    /// Takes in what the oracles said of one failure; the first of it names the failure.
+    fn found(&mut self, evidence: Vec<Evidence>, met: Met) -> Result<(), Error> {
+        let mut evidence = evidence.into_iter();
+        let Some(first) = evidence.next() else {
+            return Ok(());
+        };
+        let others: Vec<_> = evidence.collect();
         let plan = met.episode.and_then(|episode| self.plans.get(&episode));
         let episode = met.episode;
         let finding = self
             .findings
-            .add(evidence, met, &self.setting, plan)
+            .add(first, &others, met, &self.setting, plan)
             .clone();
         self.dir.finding(&finding)?;
         self.tell(&Event::Found {

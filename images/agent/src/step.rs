@@ -21,7 +21,7 @@ use crate::tally::Op;
 const READ_FILE: usize = 64 << 10;
 /// What [`Step::Read`] reads at most; more is `EINVAL`. The kernel itself caps at 2 GiB.
 const MOST_READ: u32 = 16 << 20;
-/// [`Step::WaitPath`] looks this often at first: a device node comes a few hundred microseconds
+/// [`Step::WaitPath`] and [`Step::WaitText`] look this often at first: a device node comes a few hundred microseconds
 /// after its device. It doubles up to [`LOOK_LONGEST`], so that a long wait costs no CPU.
 const LOOK_FIRST: Duration = Duration::from_micros(100);
 /// See [`LOOK_FIRST`].
@@ -98,7 +98,16 @@ impl Doer<'_> {
                 // rustix hands the number on as it is: a negative one is the kernel's EINVAL.
                 seek(it.fd(), SeekFrom::Start(*offset as u64)).map(|at| at as i64)
             }),
-            Step::Poll { slot, timeout_ms } => {
+            Step::Poll {
+                slot,
+                timeout_ms,
+                hangup,
+            } => {
+                let events = match hangup {
+                    // Error and hang-up are told whatever is asked for.
+                    true => PollFlags::empty(),
+                    false => PollFlags::IN,
+                };
                 // A loop must not sleep through the end.
                 let end = if self.whom == For::Loop {
                     self.scene.end()
@@ -106,7 +115,7 @@ impl Doer<'_> {
                     None
                 };
                 self.on(*slot, Op::Poll, |it, _| {
-                    let mut fds = vec![PollFd::from_borrowed_fd(it.fd(), PollFlags::IN)];
+                    let mut fds = vec![PollFd::from_borrowed_fd(it.fd(), events)];
                     fds.extend(end.map(|end| PollFd::from_borrowed_fd(end, PollFlags::IN)));
                     poll(&mut fds, Some(&timespec(*timeout_ms)))?;
                     Ok(i64::from(!fds[0].revents().is_empty()))
@@ -139,7 +148,23 @@ impl Doer<'_> {
                 path,
                 present,
                 deadline_ms,
-            } => plain(|| self.wait_path(path, *present, Duration::from_millis(*deadline_ms))),
+            } => plain(|| {
+                self.wait_until(Duration::from_millis(*deadline_ms), || match lstat(path) {
+                    Ok(_) => Ok(*present),
+                    Err(Errno::NOENT) => Ok(!present),
+                    // Anything else is no answer to "is it there": it is told.
+                    Err(why) => Err(why),
+                })
+            }),
+            Step::WaitText {
+                path,
+                text,
+                deadline_ms,
+            } => plain(|| {
+                self.wait_until(Duration::from_millis(*deadline_ms), || {
+                    Ok(read_file(path)?.trim_ascii() == text.as_bytes())
+                })
+            }),
             Step::WaitSignal { name, deadline_ms } => plain(|| {
                 let deadline = Duration::from_millis(*deadline_ms);
                 match self.scene.await_signal(name, deadline, self.whom) {
@@ -212,19 +237,11 @@ impl Doer<'_> {
         }
     }
 
-    fn wait_path(&self, path: &str, present: bool, deadline: Duration) -> Result<i64> {
+    /// Looks again and again, until it is so or the time is over.
+    fn wait_until(&self, deadline: Duration, is_so: impl Fn() -> Result<bool>) -> Result<i64> {
         let begun = Instant::now();
         let mut pause = LOOK_FIRST;
-        loop {
-            // Anything but ENOENT is no answer to "is it there": it is told.
-            let there = match lstat(path) {
-                Ok(_) => true,
-                Err(Errno::NOENT) => false,
-                Err(why) => return Err(why),
-            };
-            if there == present {
-                return Ok(0);
-            }
+        while !is_so()? {
             let left = deadline.saturating_sub(begun.elapsed());
             if left.is_zero() || self.scene.over(self.whom) {
                 return Err(Errno::TIMEDOUT);
@@ -232,6 +249,7 @@ impl Doer<'_> {
             std::thread::sleep(pause.min(left));
             pause = (pause * 2).min(LOOK_LONGEST);
         }
+        Ok(0)
     }
 }
 

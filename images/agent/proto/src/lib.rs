@@ -68,12 +68,15 @@ pub enum Step {
         /// Where to.
         offset: i64,
     },
-    /// `poll` for input.
+    /// `poll`; 1 if what was waited for came, 0 if the time was over.
     Poll {
         /// Which descriptor.
         slot: Slot,
         /// Longest wait.
         timeout_ms: u32,
+        /// Not for input, but for the end of what the descriptor leads to (`POLLHUP`).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        hangup: bool,
     },
     /// `finit_module` of [`MODULE_DIR`]`/name.ko`.
     Load {
@@ -120,6 +123,16 @@ pub enum Step {
         path: String,
         /// Wait for it to be there, or gone.
         present: bool,
+        /// Longest wait.
+        deadline_ms: u64,
+    },
+    /// Wait until a file's text, white space at its ends aside, is this; `-ETIMEDOUT` if that
+    /// takes too long.
+    WaitText {
+        /// Absolute path.
+        path: String,
+        /// The text.
+        text: String,
         /// Longest wait.
         deadline_ms: u64,
     },

@@ -1,0 +1,449 @@
+//! Target and seed in, episode out: what the actors do, what the device holds, what must come
+//! of it. The same seed and number give the same plan on every machine.
+//!
+//! Here are the words of a plan and the choice of its shape; `build` appends steps with their
+//! checks, and each shape is a file.
+
+use dk_control::Gate;
+use knobrig_proto::{Episode, Step};
+use rand::SeedableRng;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::target::Chosen;
+use build::Builder;
+
+mod build;
+mod counts;
+mod elsewhere;
+mod gated;
+mod late;
+mod naive;
+mod probe_fails;
+mod stress;
+mod unbind;
+
+/// What a path gives that is gone.
+pub const ENOENT: i64 = -2;
+/// What `rmmod` gets at any count above zero (`EWOULDBLOCK`).
+pub const EWOULDBLOCK: i64 = -11;
+/// What an open gives whose file somebody has for himself.
+pub const EBUSY: i64 = -16;
+/// What an op gives whose driver is gone.
+pub const ENODEV: i64 = -19;
+/// What an op gives whose device doesn't answer.
+pub const ETIMEDOUT: i64 = -110;
+
+/// What an episode is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shape {
+    /// The device holds an op inside the driver while the teardown begins.
+    Gated,
+    /// Loops of ops against the teardown, ordered by nothing but a seeded delay.
+    Stress,
+    /// As stress, with the ops running while the driver comes up.
+    Birth,
+    /// One thread: each open and close counted, the teardown refused while pinned.
+    Counts,
+    /// The device's binding ends under an open descriptor; no count refuses that.
+    Unbind,
+    /// The module goes while somebody else than driver and openers refers to its object.
+    Elsewhere,
+    /// An op's time is over, and its answer comes afterwards.
+    Late,
+    /// The device doesn't answer at probe.
+    ProbeFails,
+    /// What people do by hand: one thread loads and unloads in a loop, two open, read and close.
+    /// The benchmark's baseline; no part of a run's mix.
+    Naive,
+}
+
+/// What happens in an episode that something follows from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum When {
+    /// The gate of this tag holds a request.
+    Held(String),
+    /// A teardown sleeps in the kernel in this step, or has ended it.
+    Settled(String, usize),
+}
+
+/// What follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Then {
+    /// Raise a signal in the guest.
+    Raise(String),
+    /// Let go what the gate of this tag holds.
+    Release(String),
+}
+
+/// Something that follows from something: an edge between guest and device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reaction {
+    /// From this …
+    pub when: When,
+    /// … this, in order.
+    pub then: Vec<Then>,
+}
+
+/// A rule that a [`Check`] stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// The module loads and its knobs are there.
+    ComesUp,
+    /// An op on a live knob succeeds.
+    OpSucceeds,
+    /// An op that meets the teardown succeeds or gives `ENODEV`.
+    OpReturns,
+    /// The module's count is the number of open descriptors that pin it.
+    Counts,
+    /// The object's count changes by one with each open and close that pins it.
+    ObjectCounts,
+    /// An open that somebody's `O_EXCL` excludes fails and counts nothing.
+    Excluded,
+    /// The teardown is refused at any count above zero.
+    RefusedWhilePinned,
+    /// The module stays as long as its object exists, open or not.
+    RefusedWhileBound,
+    /// What the user gives up goes, at once.
+    GivenUp,
+    /// The teardown succeeds at count zero.
+    UnloadsAtZero,
+    /// A knob with a callback inside goes before the object that it belongs to.
+    KnobsFirst,
+    /// Unbinding succeeds, whoever has a knob open.
+    Unbinds,
+    /// Nothing of the driver is left in sysfs and /dev.
+    PathsGone,
+    /// Nothing of the driver is left in the kernel's lists.
+    NothingLeft,
+    /// An old descriptor gives `ENODEV`.
+    OldDescriptor,
+    /// The unload waits for a reference held elsewhere, exactly as long as it is held.
+    WaitsForRelease,
+    /// The module goes before a reference held elsewhere, and what releases the object stays.
+    Outlived,
+    /// An op whose device doesn't answer gives `ETIMEDOUT`.
+    TimesOut,
+    /// A probe whose device doesn't answer leaves nothing.
+    ProbeUnwinds,
+    /// The device was reset before the module went.
+    DeviceStopped,
+}
+
+impl Rule {
+    /// The rule as a sentence.
+    pub fn says(self) -> &'static str {
+        match self {
+            Self::ComesUp => "the module loads and its knobs are there",
+            Self::OpSucceeds => "an op on a live knob succeeds",
+            Self::OpReturns => "an op that meets the teardown succeeds or gives ENODEV",
+            Self::Counts => "the module's count is what pins it: +1 for an open, -1 for a close",
+            Self::ObjectCounts => "the object's count changes with it",
+            Self::Excluded => "an open that O_EXCL excludes gives EBUSY and counts nothing",
+            Self::RefusedWhilePinned => "rmmod gives EWOULDBLOCK at any count above zero",
+            Self::RefusedWhileBound => "rmmod gives EWOULDBLOCK as long as the object exists",
+            Self::GivenUp => "the user can give the object up, from inside its own attribute",
+            Self::UnloadsAtZero => "rmmod succeeds at count zero",
+            Self::KnobsFirst => "the knobs go before the object, and wait for who is inside",
+            Self::Unbinds => "unbind succeeds, whoever has a knob open",
+            Self::PathsGone => "afterwards nothing of it is in sysfs and /dev",
+            Self::NothingLeft => "nor in the kernel's lists of modules, interrupts, memory",
+            Self::OldDescriptor => "an old descriptor gives ENODEV",
+            Self::WaitsForRelease => "rmmod waits exactly as long as a reference is held elsewhere",
+            Self::Outlived => "the module goes before that reference; what releases stays",
+            Self::TimesOut => "an op whose device doesn't answer gives ETIMEDOUT",
+            Self::ProbeUnwinds => "a probe whose device doesn't answer leaves nothing",
+            Self::DeviceStopped => "the device was reset before the module went",
+        }
+    }
+}
+
+/// Where an outcome stands in the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// In `before`.
+    Before(usize),
+    /// Actor and step.
+    Actor(usize, usize),
+    /// In `after`.
+    After(usize),
+}
+
+/// What an outcome must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Expect {
+    /// A result of zero or more, or one of these errors.
+    OkOr(Vec<i64>),
+    /// Exactly one of these results.
+    OneOf(Vec<i64>),
+    /// A file's text, white space at its ends aside.
+    Text(String),
+    /// A file's text that doesn't have this in it.
+    Lacks(String),
+    /// A file's number, so much more than an earlier reading.
+    Changed {
+        /// The earlier reading.
+        from: Place,
+        /// The difference.
+        by: i64,
+    },
+    /// 0, unless the step there had ended before.
+    OkWhile(Place),
+    /// 0, and not before the step there had begun.
+    OkAfter(Place),
+}
+
+/// One outcome that must come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Why.
+    pub rule: Rule,
+    /// Which.
+    pub place: Place,
+    /// What.
+    pub expect: Expect,
+}
+
+/// An episode, its gates and its checks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What it is for.
+    pub shape: Shape,
+    /// What the guest does.
+    pub episode: Episode,
+    /// What the device holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<Gate>,
+    /// How guest and device go on together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reactions: Vec<Reaction>,
+    /// What must come of it.
+    pub checks: Vec<Check>,
+}
+
+/// The line that an episode's start leaves in the kernel log, so that a report's place in the
+/// log tells its episode.
+pub fn marker(episode: u64) -> String {
+    format!("knobrig: episode {episode}")
+}
+
+/// Plans episode `number` (from 1) of a run. `shapes` restricts what it may be; empty means
+/// the usual mix.
+pub fn plan(target: &Chosen, seed: u64, number: u64, shapes: &[Shape]) -> Plan {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(number);
+    let shape = pick_shape(target, &mut rng, shapes);
+    let mut builder = Builder::new(target, shape, number);
+    match shape {
+        Shape::Gated => builder.gated(&mut rng),
+        Shape::Stress => builder.stress(&mut rng, false),
+        Shape::Birth => builder.stress(&mut rng, true),
+        Shape::Counts => builder.counts(),
+        Shape::Unbind => builder.unbind(&mut rng),
+        Shape::Elsewhere => builder.elsewhere(),
+        Shape::Late => builder.late(&mut rng),
+        Shape::ProbeFails => builder.probe_fails(),
+        Shape::Naive => builder.naive(),
+    }
+    builder.plan
+}
+
+/// Most episodes place their race; the rest looks where no gate does. What waits for a time to
+/// pass is rare.
+const MIX: &[(Shape, u32)] = &[
+    (Shape::Gated, 28),
+    (Shape::Stress, 10),
+    (Shape::Birth, 6),
+    (Shape::Counts, 5),
+    (Shape::Unbind, 6),
+    (Shape::Elsewhere, 3),
+    (Shape::Late, 1),
+    (Shape::ProbeFails, 1),
+];
+
+fn pick_shape(target: &Chosen, rng: &mut ChaCha8Rng, shapes: &[Shape]) -> Shape {
+    if shapes == [Shape::Naive] {
+        return Shape::Naive;
+    }
+    let choices: Vec<_> = MIX
+        .iter()
+        .filter(|(shape, _)| shapes.is_empty() || shapes.contains(shape))
+        .filter(|(shape, _)| can(target, *shape))
+        .collect();
+    choices
+        .choose_weighted(rng, |(_, weight)| *weight)
+        .map_or(Shape::Stress, |(shape, _)| *shape)
+}
+
+/// Whether the target says what a shape needs.
+fn can(target: &Chosen, shape: Shape) -> bool {
+    let about = &target.target;
+    match shape {
+        Shape::Gated => build::gateable(target).next().is_some(),
+        Shape::Counts => about.rules.refcnt.is_some(),
+        Shape::Unbind => about.unbind.is_some() && !unbind::victims(target).is_empty(),
+        Shape::Elsewhere => about.elsewhere.is_some() && target.lifetime.elsewhere.is_some(),
+        Shape::Late => about.patience.is_some() && !late::pairs(target).is_empty(),
+        Shape::ProbeFails => about
+            .patience
+            .as_ref()
+            .is_some_and(|patience| patience.probe_asks.is_some()),
+        Shape::Stress | Shape::Birth => true,
+        Shape::Naive => false,
+    }
+}
+
+/// Whether a teardown's step ends the driver: an unload, or the write that unbinds or gives up.
+pub(super) fn ends_driver(step: &Step) -> bool {
+    matches!(step, Step::Unload { .. } | Step::WriteFile { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIFETIMES: [&str; 5] = [
+        "pinned",
+        "drained",
+        "self-destruct",
+        "outside-release",
+        "exit-waits",
+    ];
+
+    fn chosen(lifetime: &str) -> Chosen {
+        Chosen::find("mydrv", Some(lifetime), None).expect("built in")
+    }
+
+    /// Whether a place stands in the episode.
+    fn exists(plan: &Plan, place: Place) -> bool {
+        match place {
+            Place::Before(step) => step < plan.episode.before.len(),
+            Place::Actor(actor, step) => plan
+                .episode
+                .actors
+                .get(actor)
+                .is_some_and(|actor| step < actor.steps.len()),
+            Place::After(step) => step < plan.episode.after.len(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_plan_is_a_function_of_seed_and_number(seed: u64, number in 1u64..1_000_000) {
+            for lifetime in LIFETIMES {
+                let target = chosen(lifetime);
+                prop_assert_eq!(plan(&target, seed, number, &[]), plan(&target, seed, number, &[]));
+            }
+        }
+
+        #[test]
+        fn every_check_has_its_step(seed: u64, number in 1u64..1_000_000) {
+            for lifetime in LIFETIMES {
+                let plan = plan(&chosen(lifetime), seed, number, &[]);
+                for check in &plan.checks {
+                    prop_assert!(exists(&plan, check.place), "{:?}", check);
+                }
+            }
+        }
+
+        #[test]
+        fn names_of_actors_are_unique(seed: u64, number in 1u64..1_000_000) {
+            let plan = plan(&chosen("drained"), seed, number, &[]);
+            let mut names: Vec<_> = plan.episode.actors.iter().map(|actor| &actor.name).collect();
+            names.sort();
+            names.dedup();
+            prop_assert_eq!(names.len(), plan.episode.actors.len());
+        }
+
+        #[test]
+        fn a_gated_teardown_waits_for_the_gate(seed: u64, number in 1u64..1_000_000) {
+            let plan = plan(&chosen("drained"), seed, number, &[Shape::Gated]);
+            let tag = plan.gates[0].tag.clone();
+            let raised: Vec<_> = (plan.reactions.iter())
+                .filter(|reaction| reaction.when == When::Held(tag.clone()))
+                .flat_map(|reaction| &reaction.then)
+                .collect();
+            let name = match raised[..] {
+                [Then::Raise(name)] => name,
+                _ => panic!("{raised:?}"),
+            };
+            let teardown = plan.episode.actors.iter().find(|actor| actor.name == "rmmod");
+            let steps = &teardown.expect("the teardown is an actor").steps;
+            let waits = matches!(&steps[0], Step::WaitSignal { name: it, .. } if it == name);
+            prop_assert!(waits);
+            let unloads = matches!(&steps[1], Step::Unload { .. });
+            prop_assert!(unloads);
+        }
+
+        /// Whatever is awaited is raised, and whatever is held is let go by something.
+        #[test]
+        fn every_signal_and_gate_has_its_reaction(seed: u64, number in 1u64..1_000_000) {
+            for lifetime in LIFETIMES {
+                let plan = plan(&chosen(lifetime), seed, number, &[]);
+                let then: Vec<_> = plan.reactions.iter().flat_map(|it| &it.then).collect();
+                for step in plan.episode.actors.iter().flat_map(|actor| &actor.steps) {
+                    if let Step::WaitSignal { name, .. } = step {
+                        prop_assert!(then.contains(&&Then::Raise(name.clone())), "{:?}", plan);
+                    }
+                }
+                for reaction in &plan.reactions {
+                    if let When::Settled(name, step) = &reaction.when {
+                        let actor = plan.episode.actors.iter().find(|it| it.name == *name);
+                        let actor = actor.expect("one of the actors");
+                        prop_assert!(actor.teardown && *step < actor.steps.len());
+                    }
+                }
+                if plan.shape != Shape::ProbeFails {
+                    for gate in &plan.gates {
+                        let released = then.contains(&&Then::Release(gate.tag.clone()));
+                        prop_assert!(released, "{:?}", plan);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_mix_has_every_shape() {
+        let target = chosen("drained");
+        let mut seen: Vec<_> = (1..2000)
+            .map(|number| plan(&target, 1, number, &[]).shape)
+            .collect();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(
+            seen,
+            [
+                Shape::Gated,
+                Shape::Stress,
+                Shape::Birth,
+                Shape::Counts,
+                Shape::Unbind,
+                Shape::Elsewhere,
+                Shape::Late,
+                Shape::ProbeFails,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pinned_holder_makes_the_teardown_refused() {
+        let plan = plan(&chosen("pinned"), 1, 1, &[Shape::Gated]);
+        let check = plan
+            .checks
+            .iter()
+            .find(|check| check.rule == Rule::RefusedWhilePinned);
+        assert_eq!(
+            check.expect("pinned").expect,
+            Expect::OneOf(vec![EWOULDBLOCK])
+        );
+    }
+}

@@ -25,6 +25,10 @@ pub struct Cli {
 pub enum Verb {
     /// Boot a guest and make opens, reads, writes and closes collide with rmmod.
     Run(RunArgs),
+    /// Run every planted bug and every lifetime of a target: does the rig find what it must?
+    Gallery(GalleryArgs),
+    /// Show each rule of each lifetime as observed in a real guest.
+    Lifetimes(LifetimesArgs),
     /// Set up and run the whole test suite, guests included.
     Test(TestArgs),
     /// Tell what this machine has and what it lacks.
@@ -89,6 +93,67 @@ pub struct RunArgs {
     /// No progress, only the summary.
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// `gallery`
+#[derive(Debug, Args)]
+pub struct GalleryArgs {
+    /// A built-in target, or a target file (.toml).
+    #[arg(long, default_value = "mydrv")]
+    pub target: String,
+    /// Only these mutants and lifetimes.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// How many seeds each is run with.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub seeds: u64,
+    /// The first seed [default: random].
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// The longest that a mutant may hide, boot included.
+    #[arg(long, default_value = "120s")]
+    pub budget: Span,
+    /// How many episodes of a lifetime must be clean.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
+    pub episodes: u64,
+    /// Try each kernel variant, from the cheapest on, until one shows the mutant.
+    #[arg(long)]
+    pub ladder: bool,
+    /// How guest code runs; auto takes KVM where it truly works.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub accel: AccelChoice,
+    /// Where the scoreboard and the runs are kept [default: knobrig-out/TIME-gallery].
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// How the scoreboard is printed.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
+}
+
+/// `lifetimes`
+#[derive(Debug, Args)]
+pub struct LifetimesArgs {
+    /// A built-in target, or a target file (.toml).
+    #[arg(long, default_value = "mydrv")]
+    pub target: String,
+    /// Only these.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Episodes of each.
+    #[arg(long, default_value_t = 150, value_parser = clap::value_parser!(u64).range(1..))]
+    pub episodes: u64,
+    /// Decides every episode [default: random].
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// The kernel's variant.
+    #[arg(long, default_value = "kasan")]
+    pub variant: VariantArg,
+    /// How guest code runs; auto takes KVM where it truly works.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub accel: AccelChoice,
+    /// How the table is printed.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
 }
 
 /// `test`

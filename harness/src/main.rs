@@ -28,6 +28,8 @@ fn main() -> ExitCode {
     };
     let result = interrupt::watch().and_then(|()| match &cli.verb {
         Verb::Run(arguments) => verbs::run::run(arguments, command),
+        Verb::Gallery(arguments) => verbs::gallery::run(arguments, command),
+        Verb::Lifetimes(arguments) => verbs::lifetimes::run(arguments, command),
         Verb::Test(arguments) => verbs::test::run(arguments),
         Verb::Doctor => verbs::doctor::run(),
         Verb::Image(command) => verbs::image::run(command),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use dk_control::Kind;
+use knobrig_images::Variant;
 use knobrig_proto::Step;
 use serde::{Deserialize, Serialize};
 
@@ -282,6 +283,9 @@ pub struct Mutant {
     pub about: String,
     /// The lifetime that it breaks, unless another is asked for.
     pub lifetime: String,
+    /// The cheapest kernel variant that is known to show it; absent for the cheapest there is.
+    #[serde(default)]
+    pub variant: Option<Variant>,
 }
 
 /// A target with the choices of one run made.

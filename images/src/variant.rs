@@ -7,7 +7,9 @@ use std::str::FromStr;
 use crate::error::Error;
 
 /// Which checkers the kernel has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Variant {
     /// KASAN and the cheap checks.

@@ -178,15 +178,22 @@ impl Reporter for RunDir {
     }
 }
 
-fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+/// Writes a JSON file whole.
+///
+/// # Errors
+/// It can't be written.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
     let mut text = serde_json::to_vec_pretty(value)
         .map_err(|error| Error::Rig(format!("{} can't be written: {error}", path.display())))?;
     text.push(b'\n');
     write_whole(path, &text)
 }
 
-/// A reader sees the old file or the new one, never half of one.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+/// Writes a file whole: a reader sees the old one or the new one, never half of one.
+///
+/// # Errors
+/// It can't be written.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let dir = path.parent().unwrap_or("".as_ref());
     let write = || {
         let mut file = tempfile::Builder::new().prefix(".part-").tempfile_in(dir)?;

@@ -1,25 +1,20 @@
 //! `knobrig bench`: the rig against a plain loop, both on the same image, in turns.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
+use super::campaign::{Campaign, Settings};
 use super::prepare::{self, Prepared, Wanted};
-use super::run::{Run, recipe};
 use crate::cli::{BenchCommand, Format, Span};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::judge::finding::{Findings, Setting};
 use crate::judge::plan::Shape;
-use crate::judge::summary::{Summary, Totals};
+use crate::judge::summary::Totals;
 use crate::report::dir::RunDir;
 use crate::report::progress::{Goal, SetUp};
 use crate::target::Chosen;
 
 /// Version of the benchmark's JSON.
 const VERSION: u32 = 1;
-/// vCPUs and MiB of the benchmark's guests.
-const GUEST: (u32, u32) = (2, 512);
 
 /// One side of a round.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -136,34 +131,12 @@ fn side(
 ) -> Result<Side, Error> {
     let temp = tempfile::tempdir().map_err(Error::file("create a directory in", "/tmp"))?;
     let dir = RunDir::create(&temp.path().join("run"))?;
-    let recipe = recipe(prepared, GUEST.0, GUEST.1, &dir);
-    let mut run = Run {
-        started: std::time::Instant::now(),
-        target,
-        setting: Setting {
-            target: target.target.name.clone(),
-            lifetime: target.lifetime.name.clone(),
-            mutant: None,
-            seed,
-            kernel: prepared.kernel.id.clone(),
-        },
-        goal: Goal::Duration(duration.0),
+    let settings = Settings {
         shapes: vec![shape],
-        fail_fast: true,
-        recipe,
-        summary: Summary {
-            title: target.title(),
-            seed,
-            ..Default::default()
-        },
-        findings: Findings::default(),
-        plans: BTreeMap::new(),
-        dir,
-        live: None,
-        next_episode: 1,
-        deadline: None,
+        ..Settings::inner(seed, Goal::Duration(duration.0), &[])
     };
-    let summary = run.drive()?;
+    let started = std::time::Instant::now();
+    let summary = Campaign::new(started, target, prepared, settings, dir)?.drive()?;
     if summary.interrupted {
         return Err(Error::Interrupted);
     }

@@ -1,0 +1,427 @@
+//! `knobrig gallery`: every planted bug must be found, every lifetime must be clean. The
+//! scoreboard by which anyone can measure the rig.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use knobrig_images::Variant;
+use serde::Serialize;
+
+use super::campaign::{Campaign, Settings};
+use super::prepare::{self, Prepared, Wanted};
+use super::run::{random_seed, say, say_json};
+use crate::cli::{Format, GalleryArgs};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::judge::summary::{FindingLine, Summary};
+use crate::report::dir::{RunDir, write_json, write_whole};
+use crate::report::progress::{Goal, SetUp, human_time};
+use crate::target::{Chosen, Target};
+
+/// Version of gallery.json.
+const VERSION: u32 = 1;
+
+/// The scoreboard.
+#[derive(Debug, Serialize)]
+struct Scoreboard {
+    version: u32,
+    target: String,
+    /// All mutants found, all lifetimes clean.
+    proven: bool,
+    wall_ms: u64,
+    mutants: Vec<MutantRow>,
+    lifetimes: Vec<LifetimeRow>,
+}
+
+/// One mutant, one seed.
+#[derive(Debug, Serialize)]
+struct MutantRow {
+    mutant: String,
+    lifetime: String,
+    about: String,
+    seed: u64,
+    /// The variant that it was found with, or the last one tried.
+    variant: Variant,
+    /// Its first finding.
+    found: Option<Found>,
+    /// Episodes until then, or in all.
+    episodes: u64,
+    /// From the guest's start to the end of its run.
+    wall_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Found {
+    title: String,
+    oracles: Vec<String>,
+    guest_ms: u64,
+    episode: Option<u64>,
+}
+
+/// One lifetime, one seed.
+#[derive(Debug, Serialize)]
+struct LifetimeRow {
+    lifetime: String,
+    seed: u64,
+    variant: Variant,
+    /// What was found, wrongly.
+    findings: Vec<String>,
+    episodes: u64,
+    wall_ms: u64,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// Set-up failed, or the rig did.
+pub fn run(arguments: &GalleryArgs, command: Vec<String>) -> Result<Exit, Error> {
+    let started = Instant::now();
+    let whole = Chosen::find(&arguments.target, None, None)?.target;
+    check_names(&whole, &arguments.only)?;
+    let wanted =
+        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
+    let first = match arguments.seed {
+        Some(seed) => seed,
+        None => random_seed()?,
+    };
+    let path = (arguments.out.clone()).unwrap_or_else(|| RunDir::default_path("gallery"));
+    let mut gallery = Gallery {
+        arguments,
+        command,
+        dir: path,
+        prepared: BTreeMap::new(),
+    };
+    let mut board = Scoreboard {
+        version: VERSION,
+        target: whole.name.clone(),
+        proven: false,
+        wall_ms: 0,
+        mutants: Vec::new(),
+        lifetimes: Vec::new(),
+    };
+    for seed in (0..arguments.seeds).map(|n| first.wrapping_add(n)) {
+        for mutant in whole.mutants.iter().filter(|it| wanted(&it.name)) {
+            let row = gallery.mutant(&mutant.name, seed)?;
+            eprintln!("{}", row.line());
+            board.mutants.push(row);
+        }
+        for lifetime in whole.lifetimes.iter().filter(|it| wanted(&it.name)) {
+            let row = gallery.lifetime(&lifetime.name, seed)?;
+            eprintln!("{}", row.line());
+            board.lifetimes.push(row);
+        }
+    }
+    board.proven = board.mutants.iter().all(|row| row.found.is_some())
+        && board.lifetimes.iter().all(|row| row.findings.is_empty());
+    board.wall_ms = started.elapsed().as_millis() as u64;
+    write_json(&gallery.dir.join("gallery.json"), &board)?;
+    write_whole(&gallery.dir.join("gallery.md"), board.markdown().as_bytes())?;
+    match arguments.format {
+        Format::Human => say(&board.human(&gallery.dir))?,
+        Format::Json => say_json(&board)?,
+    }
+    Ok(match board.proven {
+        true => Exit::Clean,
+        false => Exit::Findings,
+    })
+}
+
+fn check_names(target: &Target, only: &[String]) -> Result<(), Error> {
+    let names = || {
+        let mutants = target.mutants.iter().map(|it| it.name.as_str());
+        mutants.chain(target.lifetimes.iter().map(|it| it.name.as_str()))
+    };
+    match only.iter().find(|only| !names().any(|name| name == *only)) {
+        None => Ok(()),
+        Some(wrong) => Err(Error::Usage(format!(
+            "--only {wrong}: no mutant or lifetime of {}; there are: {}",
+            target.name,
+            names().collect::<Vec<_>>().join(", ")
+        ))),
+    }
+}
+
+struct Gallery<'a> {
+    arguments: &'a GalleryArgs,
+    command: Vec<String>,
+    dir: PathBuf,
+    prepared: BTreeMap<Variant, Prepared>,
+}
+
+impl Gallery<'_> {
+    fn mutant(&mut self, name: &str, seed: u64) -> Result<MutantRow, Error> {
+        let target = Chosen::find(&self.arguments.target, None, Some(name))?;
+        let Some(mutant) = target.mutant.clone() else {
+            return Err(Error::Usage(format!("no mutant {name}")));
+        };
+        let variants = match self.arguments.ladder {
+            true => Variant::ALL.to_vec(),
+            false => vec![mutant.variant.unwrap_or(Variant::Kasan)],
+        };
+        let mut row = MutantRow {
+            mutant: mutant.name,
+            lifetime: target.lifetime.name.clone(),
+            about: mutant.about,
+            seed,
+            variant: variants[0],
+            found: None,
+            episodes: 0,
+            wall_ms: 0,
+        };
+        for variant in variants {
+            let goal = Goal::Duration(self.arguments.budget.0);
+            let (summary, wall) = self.campaign(&target, variant, seed, goal)?;
+            row.variant = variant;
+            row.found = summary.findings.into_iter().next().map(Found::from);
+            row.episodes = summary.gated.episodes + summary.ungated.episodes;
+            row.wall_ms = wall.as_millis() as u64;
+            if row.found.is_some() {
+                break;
+            }
+        }
+        Ok(row)
+    }
+
+    fn lifetime(&mut self, name: &str, seed: u64) -> Result<LifetimeRow, Error> {
+        let target = Chosen::find(&self.arguments.target, Some(name), None)?;
+        let variant = Variant::Kasan;
+        let goal = Goal::Episodes(self.arguments.episodes);
+        let (summary, wall) = self.campaign(&target, variant, seed, goal)?;
+        Ok(LifetimeRow {
+            lifetime: name.to_owned(),
+            seed,
+            variant,
+            episodes: summary.episodes(),
+            findings: summary.findings.into_iter().map(|it| it.title).collect(),
+            wall_ms: wall.as_millis() as u64,
+        })
+    }
+
+    /// One run in a directory of its own. Its exit tells a rig that failed from one that found
+    /// nothing.
+    fn campaign(
+        &mut self,
+        target: &Chosen,
+        variant: Variant,
+        seed: u64,
+        goal: Goal,
+    ) -> Result<(Summary, Duration), Error> {
+        let wanted = Wanted {
+            variant,
+            source: None,
+            accel: self.arguments.accel,
+        };
+        // The modules are the same for all of a target's lifetimes and mutants.
+        let prepared = match self.prepared.entry(variant) {
+            Entry::Occupied(done) => done.into_mut(),
+            Entry::Vacant(none) => none.insert(prepare::prepare(target, &wanted, &SetUp::new())?),
+        };
+        let name = match &target.mutant {
+            Some(mutant) => mutant.name.as_str(),
+            None => target.lifetime.name.as_str(),
+        };
+        let dir = RunDir::create(&self.dir.join(format!("{name}-{variant}-{seed}")))?;
+        let settings = Settings::inner(seed, goal, &self.command);
+        let started = Instant::now();
+        let summary = Campaign::new(started, target, prepared, settings, dir)?.drive()?;
+        match summary.exit() {
+            Exit::Interrupted => Err(Error::Interrupted),
+            Exit::Rig => Err(Error::Rig(format!(
+                "{}: {}",
+                summary.title,
+                summary.lost_why.as_deref().unwrap_or("no episode ran")
+            ))),
+            _ => Ok((summary, started.elapsed())),
+        }
+    }
+}
+
+impl From<FindingLine> for Found {
+    fn from(line: FindingLine) -> Self {
+        Self {
+            title: line.title,
+            oracles: line.oracles,
+            guest_ms: line.guest_ms,
+            episode: line.episode,
+        }
+    }
+}
+
+impl MutantRow {
+    /// The mutant, and what gave it away.
+    fn line(&self) -> String {
+        let wall = human_time(Duration::from_millis(self.wall_ms));
+        match &self.found {
+            Some(found) => format!(
+                "found   {:<18} {:>8}  episode {:<4} {}: {}",
+                self.mutant,
+                wall,
+                found.episode.unwrap_or(0),
+                found.oracles.join("+"),
+                found.title
+            ),
+            None => format!(
+                "MISSED  {:<18} {:>8}  in {} episodes under {}",
+                self.mutant, wall, self.episodes, self.variant
+            ),
+        }
+    }
+}
+
+impl LifetimeRow {
+    fn line(&self) -> String {
+        let wall = human_time(Duration::from_millis(self.wall_ms));
+        match self.findings.first() {
+            None => format!(
+                "clean   {:<18} {wall:>8}  {} episodes",
+                self.lifetime, self.episodes
+            ),
+            Some(title) => format!(
+                "FALSE   {:<18} {wall:>8}  in {} episodes: {title}",
+                self.lifetime, self.episodes
+            ),
+        }
+    }
+}
+
+impl Scoreboard {
+    fn counts(&self) -> String {
+        let found = self.mutants.iter().filter(|row| row.found.is_some());
+        let clean = self.lifetimes.iter().filter(|row| row.findings.is_empty());
+        format!(
+            "{} of {} mutants found, {} of {} lifetimes clean",
+            found.count(),
+            self.mutants.len(),
+            clean.count(),
+            self.lifetimes.len()
+        )
+    }
+
+    fn human(&self, dir: &Path) -> String {
+        let verdict = if self.proven { "proven" } else { "NOT proven" };
+        let wall = human_time(Duration::from_millis(self.wall_ms));
+        let mut text = format!("{verdict}: {} in {wall}\n", self.counts());
+        let _ = writeln!(text, "  kept in  {}", dir.display());
+        text
+    }
+
+    fn markdown(&self) -> String {
+        let mut text = format!("# Gallery of {}\n\n{}\n\n", self.target, self.counts());
+        text.push_str(
+            "| mutant | lifetime | variant | found by | episode | guest | wall | title |\n\
+             |---|---|---|---|---|---|---|---|\n",
+        );
+        let seconds = |ms: u64| format!("{:.1} s", ms as f64 / 1000.0);
+        for row in &self.mutants {
+            let (by, episode, guest, title) = match &row.found {
+                Some(found) => (
+                    found.oracles.join(", "),
+                    found.episode.map_or(String::new(), |it| it.to_string()),
+                    seconds(found.guest_ms),
+                    found.title.lines().next().unwrap_or("").replace('|', "\\|"),
+                ),
+                None => (
+                    "**missed**".into(),
+                    String::new(),
+                    String::new(),
+                    String::new(),
+                ),
+            };
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {by} | {episode} | {guest} | {} | {title} |",
+                row.mutant,
+                row.lifetime,
+                row.variant,
+                seconds(row.wall_ms)
+            );
+        }
+        text.push_str("\n| lifetime | episodes | wall | findings |\n|---|---|---|---|\n");
+        for row in &self.lifetimes {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} |",
+                row.lifetime,
+                row.episodes,
+                seconds(row.wall_ms),
+                match row.findings.is_empty() {
+                    true => "none".to_owned(),
+                    false => row.findings.join("; ").replace('|', "\\|"),
+                }
+            );
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn board(found: bool) -> Scoreboard {
+        Scoreboard {
+            version: VERSION,
+            target: "mydrv".into(),
+            proven: found,
+            wall_ms: 61_000,
+            mutants: vec![MutantRow {
+                mutant: "extra-put".into(),
+                lifetime: "pinned".into(),
+                about: "a put too many".into(),
+                seed: 7,
+                variant: Variant::Kasan,
+                found: found.then(|| Found {
+                    title: "KASAN: slab-use-after-free Read in put|device".into(),
+                    oracles: vec!["kernel".into(), "rule".into()],
+                    guest_ms: 1_240,
+                    episode: Some(3),
+                }),
+                episodes: 3,
+                wall_ms: 6_100,
+            }],
+            lifetimes: vec![LifetimeRow {
+                lifetime: "pinned".into(),
+                seed: 7,
+                variant: Variant::Kasan,
+                findings: Vec::new(),
+                episodes: 200,
+                wall_ms: 25_000,
+            }],
+        }
+    }
+
+    #[test]
+    fn the_scoreboard_as_people_read_it() {
+        insta::assert_snapshot!(board(true).markdown(), @r"
+        # Gallery of mydrv
+
+        1 of 1 mutants found, 1 of 1 lifetimes clean
+
+        | mutant | lifetime | variant | found by | episode | guest | wall | title |
+        |---|---|---|---|---|---|---|---|
+        | extra-put | pinned | kasan | kernel, rule | 3 | 1.2 s | 6.1 s | KASAN: slab-use-after-free Read in put\|device |
+
+        | lifetime | episodes | wall | findings |
+        |---|---|---|---|
+        | pinned | 200 | 25.0 s | none |
+        ");
+        let text = board(false).human("out".as_ref());
+        assert!(text.starts_with("NOT proven: 0 of 1 mutants found, 1 of 1 lifetimes clean"));
+        assert!(
+            board(false).mutants[0]
+                .line()
+                .starts_with("MISSED  extra-put")
+        );
+    }
+
+    #[test]
+    fn a_wrong_name_is_told() {
+        let target = Chosen::find("mydrv", None, None).expect("built in").target;
+        assert!(check_names(&target, &["drained".into()]).is_ok());
+        let error = check_names(&target, &["nonsense".into()]).expect_err("no such thing");
+        assert!(error.to_string().contains("free-before-remove"));
+    }
+}

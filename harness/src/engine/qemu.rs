@@ -187,6 +187,8 @@ fn kernel_command_line(accel: Accel) -> String {
         // AML that allocates so much that KASAN makes it last 6 to 12 s under TCG. PCI hotplug
         // stays ACPI's.
         "acpi=noirq",
+        // A ring that is freed while the device runs reads as zero: the device sees that at once.
+        "init_on_free=1",
         // Unload waits for RCU several times; expedited, that is microseconds.
         "rcupdate.rcu_expedited=1",
     ];

@@ -270,8 +270,9 @@ fn reached_driver(inside: &Inside) -> bool {
         .is_none_or(|ret| ret >= 0 || ![ENOENT, ENODEV, -6, -9].contains(&ret))
 }
 
-/// Counts teardowns, overlaps and ops of an episode.
-pub fn collisions(plan: &Plan, report: &EpisodeReport) -> Collisions {
+/// Counts teardowns, overlaps and ops of an episode. Where the device `held` an op, whoever was
+/// in a call as the teardown began was inside, also if the teardown ended that call.
+pub fn collisions(plan: &Plan, report: &EpisodeReport, held: bool) -> Collisions {
     let mut sum = Collisions::default();
     for (actor, outcomes) in plan.episode.actors.iter().zip(&report.actors) {
         if !actor.teardown || actor.repeat != Repeat::Once {
@@ -287,7 +288,8 @@ pub fn collisions(plan: &Plan, report: &EpisodeReport) -> Collisions {
                 _ => continue,
             }
             let met = report.inside.iter().any(|inside| {
-                inside.teardown == actor.name && inside.step == index && reached_driver(inside)
+                let here = inside.teardown == actor.name && inside.step == index;
+                here && (held || reached_driver(inside))
             });
             sum.overlapped += u64::from(met);
         }
@@ -473,10 +475,12 @@ mod tests {
             ret,
         };
         report.inside = vec![inside(Some(ENODEV))];
-        assert_eq!(collisions(&plan, &report).overlapped, 0);
+        assert_eq!(collisions(&plan, &report, false).overlapped, 0);
         report.inside = vec![inside(Some(ENODEV)), inside(Some(2))];
-        assert_eq!(collisions(&plan, &report).overlapped, 1);
+        assert_eq!(collisions(&plan, &report, false).overlapped, 1);
+        report.inside = vec![inside(Some(ENODEV))];
+        assert_eq!(collisions(&plan, &report, true).overlapped, 1);
         report.inside = vec![inside(None)];
-        assert_eq!(collisions(&plan, &report).overlapped, 1);
+        assert_eq!(collisions(&plan, &report, false).overlapped, 1);
     }
 }

@@ -376,7 +376,7 @@ impl<'a> Campaign<'a> {
                 .first_episode_ms
                 .get_or_insert_with(|| self.started.elapsed().as_millis() as u64);
             let held = whole.held;
-            let collisions = oracle::collisions(&plan, &whole.report);
+            let collisions = oracle::collisions(&plan, &whole.report, held);
             let gated = !plan.gates.is_empty();
             self.summary.add(gated, held, collisions);
             self.tell(&Event::EpisodeEnded {

@@ -1,5 +1,6 @@
 //! The `knobrig` command, as a user meets it. One program, so that what the files share is used.
 
 mod bad_input;
+mod gallery;
 mod place;
 mod run;

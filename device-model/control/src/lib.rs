@@ -263,7 +263,7 @@ pub enum Record {
         /// Bytes of its data buffers.
         len: u64,
     },
-    /// A gate's event.
+    /// A gate's event, or what the device witnesses.
     Gate(Event),
     /// A request went into the used ring.
     Done {

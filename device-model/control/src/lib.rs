@@ -178,7 +178,7 @@ pub enum Suspicion {
     AvailableRingOverwritten,
     /// The descriptors of a request in flight were changed before its answer.
     RequestOverwritten,
-    /// A kick for a ring that is stopped.
+    /// A kick for a ring that is stopped. QEMU lets next to none of them through.
     KickedWhileStopped,
 }
 

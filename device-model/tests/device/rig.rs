@@ -76,6 +76,8 @@ impl Program {
 
     /// What was witnessed so far, as the trace tells it.
     pub(crate) fn suspicions(&self) -> Vec<(Suspicion, String)> {
+        // A guest has its answers before the trace is written, a client after.
+        self.client();
         let witnessed = |record| match record {
             Record::Gate(Event::Witness { what, detail, .. }) => Some((what, detail)),
             _ => None,

@@ -11,6 +11,7 @@ use dk_abi::{
     HEADER_LEN, Header, KNOB_VALUE_LEN, SECTOR_SIZE, SEGMENT_LEN, STATUS_IOERR, STATUS_OK,
 };
 use dk_control::Kind;
+use virtio_bindings::bindings::virtio_ring::VRING_DESC_F_NEXT;
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, Permissions};
 
@@ -49,6 +50,63 @@ pub struct Request {
     pub data_from_device: bool,
     /// Where the status byte goes.
     pub status: GuestAddress,
+    /// The descriptors that said so, as they were read.
+    pub links: Vec<Link>,
+}
+
+/// A descriptor as it was read out of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its place in the table.
+    pub index: u16,
+    /// The buffer's guest physical address.
+    pub addr: u64,
+    /// The buffer's bytes.
+    pub len: u32,
+    /// `VRING_DESC_F_*`.
+    pub flags: u16,
+    /// The next descriptor, if the flags say that there is one.
+    pub next: u16,
+}
+
+impl Link {
+    /// Reads one. `None` if it, or the table, is out of range.
+    pub fn read<M: GuestMemory + ?Sized>(memory: &M, table: Table, index: u16) -> Option<Self> {
+        table
+            .descriptor(memory, index)
+            .map(|descriptor| Self::new(index, &descriptor))
+    }
+
+    fn new(index: u16, descriptor: &Descriptor) -> Self {
+        Self {
+            index,
+            addr: descriptor.addr().0,
+            len: descriptor.len(),
+            flags: descriptor.flags(),
+            next: descriptor.next(),
+        }
+    }
+
+    /// Whether both say the same to a device. The last one's `next` says nothing, and the
+    /// driver may keep what it likes there.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let ends = u32::from(self.flags) & VRING_DESC_F_NEXT == 0;
+        let next = if ends { self.next } else { other.next };
+        *self == Self { next, ..*other }
+    }
+}
+
+impl std::fmt::Display for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            addr,
+            len,
+            flags,
+            next,
+            ..
+        } = self;
+        write!(f, "addr {addr:#x} len {len} flags {flags:#x} next {next}")
+    }
 }
 
 impl Request {
@@ -156,6 +214,7 @@ pub fn parse<M: GuestMemory + ?Sized>(
         status_first: false,
     };
     let (mut readable, mut writable) = (Vec::new(), Vec::new());
+    let mut links = Vec::new();
     let mut fault = None;
     let mut next = Some(head);
     let mut count = 0;
@@ -173,6 +232,7 @@ pub fn parse<M: GuestMemory + ?Sized>(
         if descriptor.refers_to_indirect_table() {
             return Err(lost(Fault::Indirect));
         }
+        links.push(Link::new(index, &descriptor));
         next = descriptor.has_next().then(|| descriptor.next());
         if descriptor.len() == 0 {
             continue;
@@ -240,6 +300,7 @@ pub fn parse<M: GuestMemory + ?Sized>(
         data,
         data_from_device,
         status,
+        links,
     })
 }
 

@@ -2,11 +2,11 @@
 //!
 //! It does one step at a time and never waits. A request that a gate holds is parked with its
 //! head and what has been done of it; the ring goes on. What happens is told in the trace and,
-//! at gates, in [`Device::take_events`].
+//! at gates or by the witness, in [`Device::take_events`].
 
 use std::sync::Arc;
 
-use dk_control::{Counters, Event, Gate, Let, Point, Record};
+use dk_control::{Counters, Event, Gate, Let, Point, Record, Suspicion};
 use vm_memory::{Bytes, GuestMemoryMmap};
 
 use crate::chain::{self, MALFORMED_STATUS, Request};
@@ -15,6 +15,7 @@ use crate::execute::{Outcome, Store};
 use crate::gate::{Gates, Held, Passing, Refusal, Ticket};
 use crate::ring::{Popped, Ring, RingFault};
 use crate::trace::Trace;
+use crate::witness::{self, Witness};
 
 /// What one round of work leaves to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,12 +33,15 @@ pub struct Device {
     memory: Arc<GuestMemoryMmap>,
     ring: Ring,
     gates: Gates<Parked>,
+    witness: Witness,
     trace: Trace,
     counters: Counters,
     events: Vec<Event>,
     /// A driver that was told of an error isn't served until its ring is set up anew.
     fault: Option<String>,
     interrupt: bool,
+    /// The driver has started the ring and not taken it back, even if it had to be given up.
+    started: bool,
 }
 
 /// A request under way.
@@ -67,11 +71,13 @@ impl Device {
             memory: Arc::default(),
             ring: Ring::default(),
             gates: Gates::default(),
+            witness: Witness::default(),
             trace,
             counters: Counters::default(),
             events: Vec::new(),
             fault: None,
             interrupt: false,
+            started: false,
         }
     }
 
@@ -95,7 +101,7 @@ impl Device {
         self.fault.take()
     }
 
-    /// What has happened at gates since the last call.
+    /// What has happened at gates, and what was witnessed, since the last call.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }
@@ -104,6 +110,7 @@ impl Device {
     pub fn counters(&self) -> Counters {
         Counters {
             held: self.gates.held().len() as u64,
+            running: self.started,
             ..self.counters
         }
     }
@@ -144,9 +151,11 @@ impl Device {
         if self.is_running() {
             return;
         }
+        self.started = true;
         let memory = Arc::clone(&self.memory);
         match self.ring.start(&*memory) {
             Ok(heads) => {
+                self.witness.begin(self.ring.size());
                 self.trace.record(&Record::Ring {
                     ns: clock::now(),
                     running: true,
@@ -163,6 +172,11 @@ impl Device {
     /// Stops the ring. What is held is dropped: it must never be answered into a ring that the
     /// driver believes to be dead.
     pub fn stop(&mut self) {
+        self.started = false;
+        self.halt();
+    }
+
+    fn halt(&mut self) {
         if !self.is_running() {
             return;
         }
@@ -179,6 +193,39 @@ impl Device {
             running: false,
             dropped,
         });
+    }
+
+    /// Looks whether the driver has left alone what isn't its own. A stop that the guest waits
+    /// for is the last moment for that: later the memory may be anything.
+    pub fn inspect(&mut self) {
+        if !self.is_running() {
+            return;
+        }
+        let (memory, table) = (Arc::clone(&self.memory), self.ring.table());
+        let used = self.witness.check_used(&*memory, &self.ring);
+        self.suspect(Suspicion::UsedRingOverwritten, used);
+        let available = witness::check_available(&*memory, &self.ring);
+        self.suspect(Suspicion::AvailableRingOverwritten, available);
+        let request = self.gates.held().find_map(|held| {
+            let Parked {
+                number, request, ..
+            } = &held.item;
+            witness::check_request(&*memory, table, *number, request)
+        });
+        self.suspect(Suspicion::RequestOverwritten, request);
+    }
+
+    /// Tells a suspicion, if there is one and it is the first of its kind in this run.
+    pub fn suspect(&mut self, what: Suspicion, detail: Option<String>) {
+        if let Some(detail) = detail
+            && self.witness.is_new(what)
+        {
+            self.tell(Event::Witness {
+                ns: clock::now(),
+                what,
+                detail,
+            });
+        }
     }
 
     /// Does what the ring holds, at most one ring full. Call it after a kick.
@@ -199,7 +246,16 @@ impl Device {
                     more = false;
                     break;
                 }
-                Err(fault) => self.give_up(&fault),
+                Err(fault) => {
+                    if matches!(fault, RingFault::AvailableIndex { .. }) {
+                        let detail = Some(fault.to_string());
+                        self.suspect(Suspicion::AvailableRingOverwritten, detail);
+                        // Where one part is overwritten the others may be, and nobody looks
+                        // at a ring that was given up.
+                        self.inspect();
+                    }
+                    self.give_up(&fault);
+                }
             }
         }
         Served {
@@ -326,6 +382,9 @@ impl Device {
         else {
             return;
         };
+        let memory = Arc::clone(&self.memory);
+        let changed = witness::check_request(&*memory, self.ring.table(), number, &request);
+        self.suspect(Suspicion::RequestOverwritten, changed);
         self.give_back(request.head, used_length(&request, outcome));
         if self.is_running() {
             self.counters.completed += 1;
@@ -339,8 +398,15 @@ impl Device {
     }
 
     fn give_back(&mut self, head: u16, written: u32) {
-        match self.ring.give_back(&*self.memory, head, written) {
-            Ok(interrupt) => self.interrupt |= interrupt,
+        let memory = Arc::clone(&self.memory);
+        let changed = self.witness.check_used_end(&*memory, &self.ring);
+        self.suspect(Suspicion::UsedRingOverwritten, changed);
+        let index = self.ring.next_used();
+        match self.ring.give_back(&*memory, head, written) {
+            Ok(interrupt) => {
+                self.witness.note_used(index, head, written);
+                self.interrupt |= interrupt;
+            }
             Err(fault) => self.give_up(&fault),
         }
     }
@@ -394,7 +460,7 @@ impl Device {
     /// Gives the ring up, as a device does that needs a reset (virtio 1.2, 2.1.1).
     fn give_up(&mut self, fault: &RingFault) {
         self.malformed(fault.to_string());
-        self.stop();
+        self.halt();
         self.fault = Some(fault.to_string());
     }
 }

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dk_control::Suspicion;
 use rustix::fs::OFlags;
 use vhost::VhostUserMemoryRegionBase;
 use vhost::vhost_user::message::{
@@ -47,6 +48,8 @@ struct Session {
     features: u64,
     mappings: Vec<Mapping>,
     kick: Option<File>,
+    /// The kick of a ring that the VMM has stopped: a driver leaves it alone.
+    late_kick: Option<File>,
     call: Option<File>,
     err: Option<File>,
     enabled: bool,
@@ -105,6 +108,26 @@ impl Front {
             .filter(|_| self.device.is_running())
     }
 
+    /// The kick's file, from the moment the ring was stopped until it is set up anew.
+    pub fn late_kick(&self) -> Option<&File> {
+        self.session.late_kick.as_ref()
+    }
+
+    /// Hears a kick that came after the ring was stopped.
+    pub fn hear_late_kick(&mut self) {
+        // Told once, or it isn't one that can kick.
+        let Some(mut kick) = self.session.late_kick.take() else {
+            return;
+        };
+        let mut count = [0; 8];
+        if let Ok(8) = kick.read(&mut count) {
+            let count = u64::from_ne_bytes(count);
+            let detail = format!("expected no kick after the ring was stopped, found {count}");
+            self.device
+                .suspect(Suspicion::KickedWhileStopped, Some(detail));
+        }
+    }
+
     /// Serves the ring, after a kick if there was one. Returns whether there is more to do.
     pub fn serve(&mut self) -> bool {
         if let Some(mut kick) = self.kick() {
@@ -146,6 +169,9 @@ impl Front {
             self.device.start();
             self.tell_fault();
         } else {
+            // The guest waits meanwhile: QEMU stops the ring, or disables it just before, while
+            // it carries out the guest's reset. That isn't so at a disconnection.
+            self.device.inspect();
             self.device.stop();
         }
     }
@@ -165,6 +191,14 @@ impl Front {
 fn signal(file: Option<&File>) {
     if let Some(mut file) = file {
         let _ = file.write(&1u64.to_ne_bytes());
+    }
+}
+
+/// Takes back to zero what an eventfd counts; tells whether it is one.
+fn drain(mut file: &File) -> bool {
+    match file.read(&mut [0; 8]) {
+        Ok(read) => read == 8,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     }
 }
 
@@ -293,6 +327,7 @@ impl VhostUserBackendReqHandlerMut for Front {
             .ring()
             .set_addresses(descriptor, available, used)
             .map_err(refused)?;
+        self.session.late_kick = None;
         self.session.addressed = true;
         self.update();
         Ok(())
@@ -310,11 +345,15 @@ impl VhostUserBackendReqHandlerMut for Front {
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
         check_queue(index)?;
-        self.session.kick = None;
+        // Disabled already, as QEMU does it, or not: this is what stops it.
+        let set_up = self.session.addressed;
+        let kick = self.session.kick.take();
         self.session.call = None;
         // Set up anew before it runs again.
         self.session.addressed = false;
         self.update();
+        // Kicks that came before are no fault; without them, the next one is.
+        self.session.late_kick = kick.filter(|kick| set_up && drain(kick));
         Ok(VhostUserVringState::new(
             index,
             u32::from(self.device.ring().base()),
@@ -323,6 +362,7 @@ impl VhostUserBackendReqHandlerMut for Front {
 
     fn set_vring_kick(&mut self, index: u8, file: Option<File>) -> Result<()> {
         check_queue(u32::from(index))?;
+        self.session.late_kick = None;
         self.session.kick = event(file)?;
         self.update();
         Ok(())

@@ -29,8 +29,19 @@ pub enum RingFault {
     #[error("a part of the ring isn't in guest memory")]
     OutOfMemory,
     /// The available index is further ahead than the ring is long.
-    #[error("the available index is more than the ring's size ahead")]
-    AvailableIndex,
+    #[error(
+        "the available index is more than the ring's size ahead: expected {next} to {} of a ring \
+         of {size}, found {found}",
+        next.wrapping_add(*size)
+    )]
+    AvailableIndex {
+        /// The next that the device would take.
+        next: u16,
+        /// Descriptors of the ring.
+        size: u16,
+        /// The index in memory.
+        found: u16,
+    },
     /// Guest memory could not be accessed.
     #[error("failed to access the ring: {0}")]
     Access(QueueError),
@@ -109,6 +120,35 @@ impl Ring {
     /// The available index from which another could go on.
     pub fn base(&self) -> u16 {
         self.queue.next_avail()
+    }
+
+    /// The used index that the device has written, or would go on from.
+    pub fn next_used(&self) -> u16 {
+        self.queue.next_used()
+    }
+
+    /// The used index in memory, and where it is. `None` if it can't be read.
+    pub fn used_index<M: GuestMemory>(&self, memory: &M) -> Option<(GuestAddress, u16)> {
+        let index = self.queue.used_idx(memory, Ordering::Acquire).ok()?;
+        Some((after(self.queue.used_ring(), 2)?, index.0))
+    }
+
+    /// The available index in memory, and where it is. `None` if it can't be read.
+    pub fn available_index<M: GuestMemory>(&self, memory: &M) -> Option<(GuestAddress, u16)> {
+        let index = self.queue.avail_idx(memory, Ordering::Acquire).ok()?;
+        Some((after(self.queue.avail_ring(), 2)?, index.0))
+    }
+
+    /// Head and length in a slot of the used ring in memory, and where it is. `None` if it can't
+    /// be read.
+    pub fn used_element<M: GuestMemory>(
+        &self,
+        memory: &M,
+        slot: usize,
+    ) -> Option<(GuestAddress, [u32; 2])> {
+        let at = after(self.queue.used_ring(), 4 + 8 * slot as u64)?;
+        let element: [u32; 2] = memory.read_obj(at).ok()?;
+        Some((at, element.map(u32::from_le)))
     }
 
     /// Sets the ledger of what is in flight.
@@ -201,8 +241,17 @@ impl Ring {
         if available.0 == self.queue.next_avail() {
             return Ok(None);
         }
+        let fault = RingFault::AvailableIndex {
+            next: self.queue.next_avail(),
+            size: self.size(),
+            found: available.0,
+        };
+        if available.0.wrapping_sub(self.queue.next_avail()) > self.size() {
+            return Err(fault);
+        }
         let mut heads = self.queue.iter(memory).map_err(|error| match error {
-            QueueError::InvalidAvailRingIndex => RingFault::AvailableIndex,
+            // It was read once more, and the driver has changed it since.
+            QueueError::InvalidAvailRingIndex => fault,
             other => RingFault::Access(other),
         })?;
         let Some(chain) = heads.next() else {
@@ -251,6 +300,10 @@ impl Ring {
         let flags = flags.map_err(|error| RingFault::Access(QueueError::GuestMemory(error)))?;
         Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
+}
+
+fn after(start: u64, offset: u64) -> Option<GuestAddress> {
+    start.checked_add(offset).map(GuestAddress)
 }
 
 #[cfg(test)]

@@ -104,6 +104,7 @@ enum Waited {
     Listener,
     Link,
     Kick,
+    LateKick,
     Control,
     Client(usize),
 }
@@ -161,6 +162,7 @@ impl Server {
                     Waited::Listener => self.accept(),
                     Waited::Link => self.handle_message(),
                     Waited::Kick => {}
+                    Waited::LateKick => lock(&self.front).hear_late_kick(),
                     Waited::Control => self.control.accept(),
                     Waited::Client(client) => {
                         end |= self.control.hear(client, &mut lock(&self.front).device);
@@ -217,6 +219,9 @@ impl Server {
         }
         if let Some(kick) = front.kick() {
             waits.push((Waited::Kick, PollFd::new(kick, PollFlags::IN)));
+        }
+        if let Some(kick) = front.late_kick() {
+            waits.push((Waited::LateKick, PollFd::new(kick, PollFlags::IN)));
         }
         for interest in self.control.interests() {
             let mut flags = PollFlags::empty();

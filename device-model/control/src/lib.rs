@@ -178,7 +178,7 @@ pub enum Suspicion {
     AvailableRingOverwritten,
     /// The descriptors of a request in flight were changed before its answer.
     RequestOverwritten,
-    /// A kick for a ring that is stopped.
+    /// A kick for a ring that is stopped. QEMU lets next to none of them through.
     KickedWhileStopped,
 }
 
@@ -263,7 +263,7 @@ pub enum Record {
         /// Bytes of its data buffers.
         len: u64,
     },
-    /// A gate's event.
+    /// A gate's event, or what the device witnesses.
     Gate(Event),
     /// A request went into the used ring.
     Done {

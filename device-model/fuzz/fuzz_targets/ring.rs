@@ -1,10 +1,10 @@
 //! Arbitrary bytes as guest memory and its ring, and arbitrary commands of the harness between
-//! rounds: nothing panics, and what is held stays within the ring.
+//! rounds: nothing panics, what is held stays within the ring, and each suspicion is told once.
 #![no_main]
 
 use std::cell::RefCell;
 
-use dk_control::{Gate, Kind, Point};
+use dk_control::{Event, Gate, Kind, Point, Suspicion};
 use dk_device::device::Device;
 use dk_device::disk::Disk;
 use dk_device::execute::Store;
@@ -70,6 +70,7 @@ enum Step {
     },
     ResetGates,
     Expire,
+    Inspect,
     Restart {
         base: u16,
     },
@@ -92,6 +93,16 @@ fn tag(number: u8) -> &'static str {
 fn write(memory: &GuestMemoryMmap, at: u64, bytes: &[u8]) {
     // Where there is no memory nothing is written.
     let _ = memory.write(bytes, GuestAddress(at));
+}
+
+/// Each suspicion is told once in a run of the ring.
+fn check_told(told: &mut Vec<Suspicion>, events: Vec<Event>) {
+    for event in events {
+        if let Event::Witness { what, .. } = event {
+            assert!(!told.contains(&what), "{what:?} is told twice");
+            told.push(what);
+        }
+    }
 }
 
 fuzz_target!(|input: Input<'_>| {
@@ -119,6 +130,7 @@ fuzz_target!(|input: Input<'_>| {
     device.ring().set_base(input.base);
     device.start();
 
+    let mut told = Vec::new();
     for step in input.steps {
         match step {
             Step::Serve => drop(device.serve()),
@@ -193,15 +205,19 @@ fuzz_target!(|input: Input<'_>| {
             Step::Disarm { tag: number } => device.disarm(tag(number)),
             Step::ResetGates => drop(device.reset_gates()),
             Step::Expire => device.expire(),
+            Step::Inspect => device.inspect(),
             Step::Restart { base } => {
+                device.inspect();
                 device.stop();
+                check_told(&mut told, device.take_events());
+                told.clear();
                 assert_eq!(device.counters().held, 0);
                 device.ring().set_base(base);
                 device.start();
             }
         }
         assert!(device.counters().held <= size.into());
-        device.take_events();
+        check_told(&mut told, device.take_events());
     }
     device.serve();
     device.reset_gates();

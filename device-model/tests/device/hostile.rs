@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use dk_abi::{
     FLUSH, GET_ID, HEADER_LEN, Header, KNOB_GET, KNOB_SET, READ, STATUS_IOERR, WRITE, WRITE_ZEROES,
 };
-use dk_control::Record;
+use dk_control::{Record, Suspicion};
 use virtio_bindings::bindings::virtio_ring::VRING_DESC_F_INDIRECT;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -323,8 +323,9 @@ fn a_head_out_of_the_table_is_dropped() {
 }
 
 /// A ring that makes no sense is given up, told over the error eventfd, and may come anew.
-fn check_given_up(write: impl Fn(&mut Guest)) {
-    let program = Program::start(&[]);
+fn check_given_up(suspicions: &[Suspicion], write: impl Fn(&mut Guest)) {
+    let mut program = Program::start(&[]);
+    program.expect_suspicions();
     let mut guest = Guest::started(&program);
     guest.check_served();
     write(&mut guest);
@@ -341,12 +342,18 @@ fn check_given_up(write: impl Fn(&mut Guest)) {
     guest.check_served();
     guest.disconnect();
     Guest::started(&program).check_served();
+    let told: Vec<_> = program
+        .suspicions()
+        .into_iter()
+        .map(|(what, _)| what)
+        .collect();
+    assert_eq!(told, suspicions);
 }
 
 #[test]
 fn an_available_index_too_far_ahead_gives_the_ring_up() {
     for ahead in [QUEUE_SIZE + 1, 0x8000, 0xffff] {
-        check_given_up(|guest| {
+        check_given_up(&[Suspicion::AvailableRingOverwritten], |guest| {
             guest.set_available(ahead.wrapping_add(1));
             guest.kick();
         });
@@ -355,7 +362,7 @@ fn an_available_index_too_far_ahead_gives_the_ring_up() {
 
 #[test]
 fn memory_that_goes_from_under_the_ring_gives_it_up() {
-    check_given_up(|guest| {
+    check_given_up(&[], |guest| {
         let file = rustix::fs::memfd_create("small", rustix::fs::MemfdFlags::CLOEXEC);
         let file = std::fs::File::from(file.expect("a file in memory"));
         file.set_len(0x1000).expect("sized");
@@ -476,7 +483,9 @@ fn a_message_that_is_never_finished_ends_the_connection_only() {
 
 #[test]
 fn a_full_ring_of_garbage_is_survived() {
-    let program = Program::start(&[]);
+    let mut program = Program::start(&[]);
+    // Descriptors change whenever they like, also by what the device is asked to write.
+    program.expect_suspicions();
     let mut guest = Guest::started(&program);
     let mut client = program.client();
     // A fixed stream of bytes over the table and both rings' entries.

@@ -6,3 +6,4 @@ mod gates;
 mod hostile;
 mod life;
 mod rig;
+mod witness;

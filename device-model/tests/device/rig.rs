@@ -13,7 +13,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use dk_abi::{HEADER_LEN, Header};
-use dk_control::{Command, Counters, Event, Gate, Kind, Numbered, Point, Record, Reply};
+use dk_control::{Command, Counters, Event, Gate, Kind, Numbered, Point, Record, Reply, Suspicion};
 use tempfile::TempDir;
 use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserInflight};
 use vhost::vhost_user::{
@@ -54,13 +54,35 @@ const VMM: u64 = 0x7f00_0000_0000;
 pub(crate) struct Program {
     child: Child,
     dir: TempDir,
+    /// Whether the guest does what a device must suspect. Any other is proven innocent at the end.
+    hostile: bool,
 }
 
 impl Program {
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let dir = TempDir::new().expect("a directory");
         let child = spawn(dir.path(), arguments);
-        Self { child, dir }
+        Self {
+            child,
+            dir,
+            hostile: false,
+        }
+    }
+
+    /// The guest of this program will do what no driver may.
+    pub(crate) fn expect_suspicions(&mut self) {
+        self.hostile = true;
+    }
+
+    /// What was witnessed so far, as the trace tells it.
+    pub(crate) fn suspicions(&self) -> Vec<(Suspicion, String)> {
+        // A guest has its answers before the trace is written, a client after.
+        self.client();
+        let witnessed = |record| match record {
+            Record::Gate(Event::Witness { what, detail, .. }) => Some((what, detail)),
+            _ => None,
+        };
+        self.trace().into_iter().filter_map(witnessed).collect()
     }
 
     /// The same paths, a new process.
@@ -138,6 +160,15 @@ impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if self.hostile || std::thread::panicking() {
+            return;
+        }
+        let trace = std::fs::read_to_string(self.path("trace.jsonl")).unwrap_or_default();
+        let told: Vec<_> = trace
+            .lines()
+            .filter(|line| line.contains(r#""event":"witness""#))
+            .collect();
+        assert!(told.is_empty(), "an innocent guest is suspected: {told:?}");
     }
 }
 

@@ -29,6 +29,8 @@ pub enum Verb {
     Gallery(GalleryArgs),
     /// Show each rule of each lifetime as observed in a real guest.
     Lifetimes(LifetimesArgs),
+    /// Read any kernel log and tell what it says.
+    Report(ReportArgs),
     /// Set up and run the whole test suite, guests included.
     Test(TestArgs),
     /// Tell what this machine has and what it lacks.
@@ -154,6 +156,39 @@ pub struct LifetimesArgs {
     /// How the table is printed.
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,
+}
+
+/// `report`
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Console logs, plain or compressed (gz, zst, xz); `-` is standard input.
+    #[arg(required = true)]
+    pub logs: Vec<PathBuf>,
+    /// How the reports are written.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: ReportFormat,
+    /// Write to this file instead of standard output.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// How reports are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For people.
+    Human,
+    /// One versioned object per log, on one line.
+    Json,
+    /// For issues and step summaries.
+    Markdown,
+    /// For CI systems.
+    Junit,
+    /// For code scanning.
+    Sarif,
+    /// As the kernel's own tests.
+    Ktap,
+    /// Annotations of a GitHub workflow.
+    Github,
 }
 
 /// `test`

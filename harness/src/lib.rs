@@ -10,6 +10,7 @@ pub mod error;
 pub mod exit;
 pub mod interrupt;
 pub mod judge;
+pub mod logs;
 pub mod report;
 pub mod target;
 pub mod verbs;

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Verb::Run(arguments) => verbs::run::run(arguments, command),
         Verb::Gallery(arguments) => verbs::gallery::run(arguments, command),
         Verb::Lifetimes(arguments) => verbs::lifetimes::run(arguments, command),
+        Verb::Report(arguments) => verbs::report::run(arguments),
         Verb::Test(arguments) => verbs::test::run(arguments),
         Verb::Doctor => verbs::doctor::run(),
         Verb::Image(command) => verbs::image::run(command),

@@ -2,5 +2,6 @@
 
 pub mod dir;
 pub mod events;
+pub mod format;
 pub mod human;
 pub mod progress;

@@ -7,5 +7,6 @@ pub mod gallery;
 pub mod image;
 pub mod lifetimes;
 pub mod prepare;
+pub mod report;
 pub mod run;
 pub mod test;

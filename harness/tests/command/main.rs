@@ -3,4 +3,5 @@
 mod bad_input;
 mod gallery;
 mod place;
+mod report;
 mod run;

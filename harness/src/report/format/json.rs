@@ -1,0 +1,67 @@
+//! For programs: one object per log, on one line.
+
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::logs::LogReports;
+
+/// Version of the objects.
+const VERSION: u32 = 1;
+
+pub(super) fn render(logs: &[LogReports]) -> Result<String, Error> {
+    let mut text = String::new();
+    for log in logs {
+        let reports = log
+            .reports
+            .iter()
+            .map(report)
+            .collect::<Result<Vec<_>, _>>();
+        let reports =
+            reports.map_err(|error| Error::Rig(format!("a report can't be written: {error}")))?;
+        let object = json!({ "version": VERSION, "file": log.file, "reports": reports });
+        text.push_str(&object.to_string());
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// A report with the names that the format promises.
+fn report(report: &knobrig_klog::Report) -> Result<Value, serde_json::Error> {
+    let mut value = serde_json::to_value(report)?;
+    if let Some(fields) = value.as_object_mut() {
+        let kind = fields.remove("kind").unwrap_or_default();
+        fields.insert("type".into(), kind);
+        let why = fields.remove("corrupted").unwrap_or_default();
+        fields.insert("corrupted".into(), Value::Bool(!why.is_null()));
+        fields.insert("corrupted_why".into(), why);
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_object_per_log_on_one_line() {
+        let text = render(&super::super::sample()).expect("plain data");
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("an object"))
+            .collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(
+            lines[0],
+            json!({"version": 1, "file": "quiet.log", "reports": []})
+        );
+        let report = &lines[1]["reports"][0];
+        assert_eq!(
+            report["title"],
+            "KASAN: slab-use-after-free Read in dk0_show"
+        );
+        assert_eq!(report["type"], "KASAN-USE-AFTER-FREE-READ");
+        assert_eq!(report["class"], "kasan");
+        assert_eq!(report["corrupted"], false);
+        assert_eq!(report["panicked"], false);
+    }
+}

@@ -7,16 +7,12 @@
 //! page fault must not hold up teardown.
 
 use crate::dk0::Dk0;
-use crate::sys::chardev::{self, Operations, PollTable};
+use crate::rules;
+use crate::sys::chardev::{self, PollTable};
 use dk_abi::SECTOR_SIZE;
 use dk_ring::MAX_DATA;
 use kernel::prelude::*;
 use kernel::uaccess::{UserSliceReader, UserSliceWriter};
-
-/// dk0's file operations.
-pub(crate) fn operations() -> &'static Operations {
-    &chardev::OPERATIONS
-}
 
 /// `read(2)` at `pos`: the number of bytes, 0 at the disk's end.
 pub(crate) fn read(dk0: &Dk0, mut to: UserSliceWriter, pos: u64) -> Result<usize> {
@@ -32,8 +28,10 @@ pub(crate) fn read(dk0: &Dk0, mut to: UserSliceWriter, pos: u64) -> Result<usize
     }
     let whole = (within + len).next_multiple_of(SECTOR_SIZE);
     let mut sectors = KVec::from_elem(0u8, whole, GFP_KERNEL)?;
-    data.controller()?
-        .read(pos / SECTOR_SIZE as u64, &mut sectors, || data.is_gone())?;
+    let controller = data.controller()?;
+    let sector = pos / SECTOR_SIZE as u64;
+    (rules::get().read)(&controller, sector, &mut sectors, &|| data.is_gone())?;
+    drop(controller);
     to.write_slice(&sectors[within..within + len])?;
     Ok(len)
 }
@@ -64,7 +62,7 @@ pub(crate) fn write(dk0: &Dk0, mut from: UserSliceReader, pos: u64) -> Result<us
 
 /// `poll(2)`: always ready, until dk0 is gone.
 pub(crate) fn poll(dk0: &Dk0, table: PollTable<'_>) -> u32 {
-    table.wait_on(dk0.data().gone());
+    table.wait_on((rules::get().poll_queue)(dk0.data()));
     match dk0.data().is_gone() {
         true => chardev::GONE,
         false => chardev::READY,

@@ -6,10 +6,11 @@
 //! open, and the controller goes after both are shut.
 
 use crate::active::{Active, ActiveRef};
-use crate::chardev;
 use crate::controller::Controller;
+use crate::exclusive::Seats;
 use crate::port::Port;
-use crate::sys::chrdev::Region;
+use crate::probe::Started;
+use crate::rules;
 use crate::sys::node::{self, Node};
 use crate::sys::wait::WaitQueue;
 use core::ops::Deref;
@@ -32,6 +33,8 @@ pub(crate) struct Data {
     /// Woken when dk0 is unpublished, for pollers of /dev/dk0.
     #[pin]
     gone: WaitQueue,
+    /// Who has the knobs open, where a knob knows that.
+    seats: [Seats; dk_abi::KNOBS],
     /// The disk's size in bytes.
     size: u64,
 }
@@ -42,17 +45,6 @@ unsafe impl Send for Data {}
 unsafe impl Sync for Data {}
 
 impl Data {
-    /// The controller, for a callback of a knob.
-    ///
-    /// # Safety
-    /// The caller holds a kernfs active reference of one of dk0's knobs for as long as it uses
-    /// the result: teardown removes the knobs, which waits for such references, and gives up
-    /// the controller after that.
-    pub(crate) unsafe fn controller_of_knob(&self) -> &Controller {
-        // SAFETY: alive, by the caller's promise.
-        unsafe { self.controller.as_ref() }
-    }
-
     /// The controller, for an operation on /dev/dk0. `ENODEV` after an unbind.
     pub(crate) fn controller(&self) -> Result<Inside<'_>> {
         Ok(Inside {
@@ -66,6 +58,11 @@ impl Data {
         self.active.deactivated()
     }
 
+    /// Who has a knob open.
+    pub(crate) fn seats(&self, knob: usize) -> &Seats {
+        &self.seats[knob]
+    }
+
     /// What pollers wait on.
     pub(crate) fn gone(&self) -> &WaitQueue {
         &self.gone
@@ -75,6 +72,22 @@ impl Data {
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
+}
+
+/// The controller, for a callback of a knob.
+///
+/// # Safety
+/// The caller holds a kernfs active reference of one of dk0's knobs for as long as it uses the
+/// result: teardown removes the knobs, which waits for such references, and gives up the
+/// controller after that.
+pub(crate) unsafe fn controller_of_knob(dk0: &Dk0) -> &Controller {
+    // SAFETY: alive, by the caller's promise.
+    unsafe { dk0.data().controller.as_ref() }
+}
+
+/// dk0's `->release` in mydrv's own text.
+pub(crate) fn release_of_mydrv() -> Result<node::Release> {
+    Ok(node::counted_release::<Data>())
 }
 
 /// The controller, in use by an operation on /dev/dk0. Teardown waits for it.
@@ -100,20 +113,30 @@ pub(crate) struct Published {
 }
 
 impl Published {
+    /// Makes and publishes it. The controller is there until this is dropped.
     pub(crate) fn new(
         parent: &pci::Device<device::Core<'_>>,
-        region: &Region,
-        controller: &Controller,
+        started: &Started,
+        controller: NonNull<Controller>,
     ) -> Result<Self> {
-        let port = controller.port().clone();
-        let size = controller.size();
+        let port = started.port.clone();
+        let size = port.size();
+        let rules = rules::get();
+        let kind = node::Kind {
+            name: c"dk0",
+            devt: started.region.devt(),
+            operations: rules.operations,
+            add: rules.add_node,
+            release: rules.release,
+        };
         let data = pin_init!(Data {
-            controller: NonNull::from(controller),
+            controller,
             active <- Active::new(),
             gone <- WaitQueue::new(),
+            seats: [const { Seats::new() }; dk_abi::KNOBS],
             size,
         });
-        let node = node::Published::new(parent, c"dk0", region, chardev::operations(), data)?;
+        let node = node::Published::new(parent, &kind, data)?;
         Ok(Self { node, port })
     }
 

@@ -3,7 +3,7 @@
 
 use crate::controller::Controller;
 use crate::dk0::Dk0;
-use crate::sys::sysfs;
+use crate::rules;
 use core::fmt::Write;
 use core::str;
 use kernel::prelude::*;
@@ -40,7 +40,17 @@ impl Write for Text {
 }
 
 /// Reads a knob.
-pub(crate) fn show(controller: &Controller, knob: usize) -> Result<Text> {
+///
+/// # Safety
+/// As [`crate::dk0::controller_of_knob`].
+pub(crate) unsafe fn show(dk0: &Dk0, knob: usize) -> Result<Text> {
+    let rules = rules::get();
+    // SAFETY: by the caller's promise.
+    (rules.show)(unsafe { (rules.controller_of_knob)(dk0) }, knob)
+}
+
+/// Asks the device for a knob's value.
+pub(crate) fn value(controller: &Controller, knob: usize) -> Result<Text> {
     let value = controller.knob_get(knob as u64)?;
     let mut text = Text {
         bytes: [0; Text::MAX],
@@ -51,9 +61,14 @@ pub(crate) fn show(controller: &Controller, knob: usize) -> Result<Text> {
 }
 
 /// Writes a knob: a decimal number, a newline after it or not. Anything else is `EINVAL`.
-pub(crate) fn store(controller: &Controller, knob: usize, text: &[u8]) -> Result {
+///
+/// # Safety
+/// As [`crate::dk0::controller_of_knob`].
+pub(crate) unsafe fn store(dk0: &Dk0, knob: usize, text: &[u8]) -> Result {
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     let value = str::from_utf8(text).ok().and_then(|s| s.parse().ok());
+    // SAFETY: by the caller's promise.
+    let controller = unsafe { (rules::get().controller_of_knob)(dk0) };
     controller.knob_set(knob as u64, value.ok_or(EINVAL)?)
 }
 
@@ -67,7 +82,7 @@ impl Knobs {
     pub(crate) fn add(dk0: &ARef<Dk0>, add: impl Fn(&Dk0, usize) -> Result) -> Result<Self> {
         for knob in 0..NAMES.len() {
             if let Err(error) = add(dk0, knob) {
-                (0..knob).for_each(|added| sysfs::remove_knob(dk0, added));
+                (0..knob).for_each(|added| (rules::get().remove_knob)(dk0, added));
                 return Err(error);
             }
         }
@@ -77,6 +92,6 @@ impl Knobs {
 
 impl Drop for Knobs {
     fn drop(&mut self) {
-        (0..NAMES.len()).for_each(|knob| sysfs::remove_knob(&self.dk0, knob));
+        (0..NAMES.len()).for_each(|knob| (rules::get().remove_knob)(&self.dk0, knob));
     }
 }

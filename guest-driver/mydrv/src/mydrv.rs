@@ -18,8 +18,10 @@ mod chardev;
 mod claim;
 mod controller;
 mod dk0;
+mod exclusive;
 mod knobs;
 mod lifetime;
+mod lookout;
 mod mutant;
 mod port;
 mod probe;
@@ -44,7 +46,16 @@ module! {
 /// nothing of the module's is left to be called.
 struct Mydrv {
     _driver: Pin<KBox<driver::Registration<pci::Adapter<probe::Driver>>>>,
-    _released: sys::node::AllReleased,
+    _exit: Exit,
+}
+
+/// Dropped last.
+struct Exit;
+
+impl Drop for Exit {
+    fn drop(&mut self) {
+        (rules::get().exit)();
+    }
 }
 
 impl kernel::Module for Mydrv {
@@ -52,7 +63,7 @@ impl kernel::Module for Mydrv {
         let registration = driver::Registration::new(c"mydrv", module);
         Ok(Self {
             _driver: KBox::pin_init(registration, GFP_KERNEL)?,
-            _released: sys::node::AllReleased,
+            _exit: Exit,
         })
     }
 }

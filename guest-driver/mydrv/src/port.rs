@@ -5,17 +5,21 @@
 //! himself, takes all answers out of it, and waits on if his own wasn't there. So the ring
 //! needs a lock that interrupts don't take.
 
+use crate::rules;
 use crate::sys::hal::KernelHal;
 use crate::sys::irq::Handler;
 use crate::sys::pci::{Function, Mmio};
 use crate::sys::wait::{WaitQueue, Waited};
 use dk_ring::pci::{Layout, ModernTransport};
-use dk_ring::{Failure, Request, Ring, SubmitError, Ticket};
+use dk_ring::{Failure, Ring, SubmitError, Ticket};
 use kernel::prelude::*;
 use kernel::sync::{new_spinlock, Arc, SpinLock};
 use kernel::time::Jiffies;
 use kernel::{device, pci};
 use virtio_drivers::transport::DeviceType;
+
+/// The ring of our device.
+pub(crate) type PortRing = Ring<KernelHal, ModernTransport<Mmio>>;
 
 /// The way to the device.
 #[pin_data]
@@ -23,7 +27,7 @@ pub(crate) struct Port {
     #[pin]
     answers: WaitQueue,
     #[pin]
-    ring: SpinLock<Ring<KernelHal, ModernTransport<Mmio>>>,
+    ring: SpinLock<PortRing>,
     capacity: u64,
     layout: Layout,
     mmio: Mmio,
@@ -73,16 +77,21 @@ impl Port {
         )
     }
 
-    /// The disk's size in sectors.
-    pub(crate) fn capacity(&self) -> u64 {
-        self.capacity
+    /// The disk's size in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.capacity.saturating_mul(dk_abi::SECTOR_SIZE as u64)
     }
 
-    /// Sends a request and waits for its answer, for at most `timeout`, or until `cancelled`
-    /// says so after a [`Port::wake`]. Copies what the device returned to `out`.
+    /// The ring.
+    pub(crate) fn ring(&self) -> &SpinLock<PortRing> {
+        &self.ring
+    }
+
+    /// Sends a request by `submit` and waits for its answer, for at most `timeout`, or until
+    /// `cancelled` says so after a [`Port::wake`]. Copies what the device returned to `out`.
     pub(crate) fn ask(
         &self,
-        request: Request<'_>,
+        mut submit: impl FnMut(&mut PortRing) -> Result<Ticket, SubmitError>,
         out: &mut [u8],
         timeout: Jiffies,
         cancelled: impl Fn() -> bool,
@@ -98,7 +107,7 @@ impl Port {
             match &ticket {
                 Some(ticket) => ring.answered(ticket) || ring.dead() || cancelled(),
                 // Sent from here, so that a full ring is waited for in the same way.
-                None => match ring.submit(request) {
+                None => match submit(&mut ring) {
                     Ok(sent) => {
                         ticket = Some(sent);
                         cancelled()
@@ -138,6 +147,15 @@ impl Port {
         })
     }
 
+    /// Looks into the ring for those who wait. Says whether any still do.
+    pub(crate) fn look(&self) -> bool {
+        let mut ring = self.ring.lock();
+        if ring.reap() > 0 {
+            self.answers.wake_all();
+        }
+        ring.awaited()
+    }
+
     /// Lets all waiters look again.
     pub(crate) fn wake(&self) {
         self.answers.wake_all();
@@ -154,7 +172,14 @@ impl Handler for Port {
     }
 }
 
-/// The device runs. Dropped, it is reset and leaves the ring alone.
+/// Resets a device: it leaves the ring alone, and interrupts no more.
+pub(crate) fn reset(port: &Port) {
+    if let Err(error) = port.ring.lock().stop() {
+        pr_err!("{}; the ring's memory is kept\n", Text(&error));
+    }
+}
+
+/// The device runs. Dropped, it is reset.
 pub(crate) struct Running(Arc<Port>);
 
 impl Running {
@@ -165,9 +190,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Err(error) = self.0.ring.lock().stop() {
-            pr_err!("{}; the ring's memory is kept\n", Text(&error));
-        }
+        (rules::get().reset)(&self.0);
     }
 }
 

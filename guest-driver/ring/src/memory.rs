@@ -2,7 +2,8 @@
 //! The slots' memory: what the ring shares with the device beside the virtqueue itself.
 //!
 //! One allocation: a control page with each slot's header and status byte, then a data page
-//! for each slot. It is never on a stack, and never moves.
+//! for each slot. It is never on a stack, and never moves. A request may bring a data buffer of
+//! its submitter's in place of the slot's.
 
 use crate::request::Data;
 use crate::ring::{MAX_DATA, SLOTS};
@@ -25,10 +26,12 @@ pub(crate) const NO_STATUS: u8 = 0xff;
 pub(crate) struct Memory<H: Hal> {
     paddr: PhysAddr,
     base: NonNull<u8>,
+    /// The submitter's data buffer, where the slot's request has one.
+    lent: [Option<NonNull<u8>>; SLOTS],
     hal: PhantomData<H>,
 }
 
-// SAFETY: the memory belongs to this value alone and isn't bound to a thread.
+// SAFETY: the memory belongs to this value alone, or was lent to it, and isn't bound to a thread.
 unsafe impl<H: Hal> Send for Memory<H> {}
 
 impl<H: Hal> Memory<H> {
@@ -39,6 +42,7 @@ impl<H: Hal> Memory<H> {
         (paddr != 0).then(|| Self {
             paddr,
             base,
+            lent: [None; SLOTS],
             hal: PhantomData,
         })
     }
@@ -59,22 +63,26 @@ impl<H: Hal> Memory<H> {
     }
 
     fn data(&self, slot: usize) -> NonNull<u8> {
-        self.at(PAGE_SIZE + slot * MAX_DATA)
+        self.lent[slot].unwrap_or_else(|| self.at(PAGE_SIZE + slot * MAX_DATA))
     }
 
-    /// Prepares a slot for a request with `len` bytes of data, which `fill` writes.
+    /// Prepares a slot for a request with `len` bytes of data, which `fill` writes: in the slot's
+    /// own buffer, or one that is `lent`.
     ///
     /// # Safety
-    /// The device doesn't own the slot: no chain of it is in the virtqueue.
+    /// The device doesn't own the slot: no chain of it is in the virtqueue. What is lent is `len`
+    /// bytes, and the slot's alone until its next request.
     pub(crate) unsafe fn prepare(
         &mut self,
         slot: usize,
         header: Header,
         len: usize,
+        lent: Option<NonNull<u8>>,
         fill: impl FnOnce(&mut [u8]),
     ) {
         assert!(slot < SLOTS && len <= MAX_DATA);
-        // SAFETY: the areas are within the allocation, and only we use them: the device
+        self.lent[slot] = lent;
+        // SAFETY: the areas are within the allocation or lent, and only we use them: the device
         // doesn't own the slot (caller), and `self` is borrowed mutably.
         unsafe {
             self.header(slot)
@@ -91,8 +99,8 @@ impl<H: Hal> Memory<H> {
     /// The device doesn't own the slot: its chain has been popped.
     pub(crate) unsafe fn answer(&self, slot: usize, len: usize) -> (u8, &[u8]) {
         assert!(slot < SLOTS && len <= MAX_DATA);
-        // SAFETY: within the allocation, initialized (zeroed at allocation), and no longer
-        // written by the device (caller) nor by us while `self` is borrowed.
+        // SAFETY: within the allocation or lent, initialized (by the allocation or its lender),
+        // and no longer written by the device (caller) nor by us while `self` is borrowed.
         unsafe {
             (
                 self.status(slot).read(),
@@ -115,8 +123,8 @@ impl<H: Hal> Memory<H> {
         f: impl for<'b> FnOnce(&'b [&'b [u8]], &'b mut [&'b mut [u8]]) -> R,
     ) -> R {
         assert!(slot < SLOTS && shape.len() <= MAX_DATA);
-        // SAFETY: three disjoint areas within the allocation; `self` is borrowed mutably, and
-        // the caller promises not to touch them while the device does.
+        // SAFETY: three disjoint areas, of which the second may be lent and the others are within
+        // the allocation; `self` is borrowed mutably, and the caller promises not to touch them while the device does.
         let (header, data, status) = unsafe {
             (
                 slice::from_raw_parts(self.header(slot).as_ptr(), HEADER_LEN),

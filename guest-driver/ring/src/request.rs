@@ -2,7 +2,7 @@
 //! One request to the device, and what its answer can say.
 
 use core::fmt;
-use dk_abi::{Header, KNOB_VALUE_LEN};
+use dk_abi::{Header, ID_LEN, KNOB_VALUE_LEN};
 
 /// What is asked of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Request<'a> {
         /// What to write; a multiple of the sector size.
         data: &'a [u8],
     },
+    /// Ask for the disk's id. The answer is [`ID_LEN`] bytes, padded with zeroes.
+    GetId,
     /// Read a knob. The answer is [`KNOB_VALUE_LEN`] bytes, little endian.
     KnobGet {
         /// The knob's index.
@@ -56,6 +58,7 @@ impl Request<'_> {
         let (kind, sector) = match *self {
             Self::Read { sector, .. } => (dk_abi::READ, sector),
             Self::Write { sector, .. } => (dk_abi::WRITE, sector),
+            Self::GetId => (dk_abi::GET_ID, 0),
             Self::KnobGet { knob } => (dk_abi::KNOB_GET, knob),
             Self::KnobSet { knob, .. } => (dk_abi::KNOB_SET, knob),
         };
@@ -66,6 +69,7 @@ impl Request<'_> {
         match self {
             Self::Read { len, .. } => Data::FromDevice(*len),
             Self::Write { data, .. } => Data::ToDevice(data.len()),
+            Self::GetId => Data::FromDevice(ID_LEN),
             Self::KnobGet { .. } => Data::FromDevice(KNOB_VALUE_LEN),
             Self::KnobSet { .. } => Data::ToDevice(KNOB_VALUE_LEN),
         }
@@ -76,7 +80,7 @@ impl Request<'_> {
         match self {
             Self::Write { data: from, .. } => data.copy_from_slice(from),
             Self::KnobSet { value, .. } => data.copy_from_slice(&value.to_le_bytes()),
-            Self::Read { .. } | Self::KnobGet { .. } => {}
+            Self::Read { .. } | Self::GetId | Self::KnobGet { .. } => {}
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::memory::Memory;
 use crate::request::{Data, Failure, Request, decode_status};
 use core::fmt;
 use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, fence};
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::{DeviceStatus, DeviceType, Transport};
@@ -117,9 +118,10 @@ impl core::error::Error for SubmitError {}
 /// The request ring. See the crate's page for a request's way through it.
 pub struct Ring<H: Hal, T: Transport> {
     transport: T,
-    // Both are freed by drop, unless the device refused to let go of them.
+    // Both go by `free`: in drop, unless the device refused to let go of them.
     queue: ManuallyDrop<VirtQueue<H, QUEUE_SIZE>>,
     memory: ManuallyDrop<Memory<H>>,
+    freed: bool,
     slots: [Slot; SLOTS],
     capacity: u64,
     state: State,
@@ -153,6 +155,7 @@ impl<H: Hal, T: Transport> Ring<H, T> {
                 transport,
                 queue: ManuallyDrop::new(queue),
                 memory: ManuallyDrop::new(memory),
+                freed: false,
                 slots: [Slot::Free; SLOTS],
                 capacity,
                 state: State::Running,
@@ -198,11 +201,46 @@ impl<H: Hal, T: Transport> Ring<H, T> {
         self.slots.iter().filter(|s| **s == Slot::Free).count()
     }
 
+    /// Whether somebody waits for an answer that [`Ring::reap`] hasn't found yet.
+    pub fn awaited(&self) -> bool {
+        self.slots.iter().any(|s| matches!(s, Slot::Queued { .. }))
+    }
+
     /// Sends a request to the device.
     ///
     /// # Errors
     /// [`SubmitError`]; the device then knows nothing of it.
     pub fn submit(&mut self, request: Request<'_>) -> Result<Ticket, SubmitError> {
+        // SAFETY: nothing is lent.
+        unsafe { self.send(request, None) }
+    }
+
+    /// As [`Ring::submit`], with a data buffer of the caller's in place of the slot's: what the
+    /// device reads or writes isn't copied to or from a slot before it is collected.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; the buffer is then the caller's again.
+    ///
+    /// # Safety
+    /// `buffer` is of as many initialized bytes as the request has data, and the ring's alone
+    /// until the request was collected, or until the device was reset. Giving the request up
+    /// gives the buffer back no earlier: the device may still write to it.
+    pub unsafe fn submit_lent(
+        &mut self,
+        request: Request<'_>,
+        buffer: NonNull<u8>,
+    ) -> Result<Ticket, SubmitError> {
+        // SAFETY: by the caller's promise.
+        unsafe { self.send(request, Some(buffer)) }
+    }
+
+    /// # Safety
+    /// As [`Ring::submit_lent`] says of what is lent.
+    unsafe fn send(
+        &mut self,
+        request: Request<'_>,
+        lent: Option<NonNull<u8>>,
+    ) -> Result<Ticket, SubmitError> {
         if self.state != State::Running {
             return Err(SubmitError::Dead);
         }
@@ -215,10 +253,11 @@ impl<H: Hal, T: Transport> Ring<H, T> {
             .iter()
             .position(|s| *s == Slot::Free)
             .ok_or(SubmitError::Full)?;
-        // SAFETY: a free slot has no chain in the virtqueue.
+        // SAFETY: a free slot has no chain in the virtqueue. What is lent is so until the request
+        // is collected, when the slot is free again, or for as long as the device uses it.
         unsafe {
             self.memory
-                .prepare(slot, request.header(), shape.len(), |data| {
+                .prepare(slot, request.header(), shape.len(), lent, |data| {
                     request.fill(data);
                 });
         }
@@ -345,6 +384,30 @@ impl<H: Hal, T: Transport> Ring<H, T> {
         self.state = state;
         result
     }
+
+    /// Takes note that the device was stopped by other means than [`Ring::stop`], which then
+    /// does nothing.
+    ///
+    /// # Safety
+    /// The device doesn't use the ring's memory any more.
+    pub unsafe fn assume_stopped(&mut self) {
+        self.state = State::Stopped;
+    }
+
+    /// Frees the memory that is shared with the device, before the ring itself goes.
+    ///
+    /// # Safety
+    /// The device doesn't use it any more, and of the ring's methods only [`Ring::stop`] is
+    /// called after this.
+    pub unsafe fn free(&mut self) {
+        if !core::mem::replace(&mut self.freed, true) {
+            // SAFETY: once; neither is used again (caller).
+            unsafe {
+                ManuallyDrop::drop(&mut self.queue);
+                ManuallyDrop::drop(&mut self.memory);
+            }
+        }
+    }
 }
 
 impl<H: Hal, T: Transport> Drop for Ring<H, T> {
@@ -352,11 +415,8 @@ impl<H: Hal, T: Transport> Drop for Ring<H, T> {
         // What the error would tell is in the state, and acted upon here.
         let _ = self.stop();
         if self.state == State::Stopped {
-            // SAFETY: neither is used again. The device no longer writes to them.
-            unsafe {
-                ManuallyDrop::drop(&mut self.queue);
-                ManuallyDrop::drop(&mut self.memory);
-            }
+            // SAFETY: the device no longer writes to it, and the ring ends here.
+            unsafe { self.free() };
         }
     }
 }

@@ -9,14 +9,13 @@
 //! open, and waits at most for the callbacks inside, each of which has a deadline.
 //!
 //! dk0 and the controller need no count either: the callbacks use them only under an active
-//! reference, and [`Parts`] gives them up after the knobs. /dev/dk0 is not sysfs: an opener of
+//! reference, and [`crate::probe::Parts`] gives them up after the knobs. /dev/dk0 is not sysfs: an opener of
 //! it pins the module as of any character device with an owner.
 
-use crate::probe::Parts;
-use crate::rules::Rules;
+use crate::rules::{Rules, COMMON};
 use crate::sys::sysfs;
 
 pub(crate) const RULES: Rules = Rules {
     add_knobs: sysfs::add_knobs,
-    teardown: Parts::tear_down,
+    ..COMMON
 };

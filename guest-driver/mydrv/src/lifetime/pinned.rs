@@ -15,7 +15,7 @@
 //! module without one, or after it gave the last one back.
 //!
 //! - **open that fails.** rmmod has begun, so no count can be had, and `->open` returns
-//!   `-ENODEV`. kernfs holds an active reference of the knob around `->open`; removing the
+//!   `-ENODEV`; or somebody wants to be alone (`O_EXCL`), and it returns `-EBUSY`. kernfs holds an active reference of the knob around `->open`; removing the
 //!   knob waits for it, and exit removes the knobs before it returns.
 //! - **close, while the knob exists.** Dropping the [`Opener`] gives back the module's count,
 //!   and a few instructions of `->release` follow. kernfs calls it under the node's open-file
@@ -35,31 +35,51 @@
 //! - **/dev/dk0.** [`crate::sys::chardev`] says why.
 
 use crate::dk0::Dk0;
-use crate::probe::Parts;
-use crate::rules::Rules;
+use crate::rules::{Rules, COMMON};
 use crate::sys::kernfs;
 use crate::sys::module::Count;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 
 pub(crate) const RULES: Rules = Rules {
-    add_knobs: kernfs::add_knobs::<Opener>,
-    teardown: Parts::tear_down,
+    add_knobs: kernfs::add_knobs::<Opener<Count>>,
+    ..COMMON
 };
 
-/// What an open knob holds. The fields go in this order: where dk0's reference is the last,
-/// `->release` runs in the module's text, so the module's count must still be there.
-pub(crate) struct Opener {
-    _dk0: ARef<Dk0>,
-    _mydrv: Count,
+/// What an open knob holds, with `C` the module's count. The fields go in this order: where
+/// dk0's reference is the last, `->release` runs in the module's text, so the module's count
+/// must still be there.
+pub(crate) struct Opener<C> {
+    knob: usize,
+    dk0: ARef<Dk0>,
+    _mydrv: C,
 }
 
-impl kernfs::Opener for Opener {
-    fn open(dk0: &Dk0) -> Result<Self> {
-        let mydrv = Count::try_take()?;
+impl<C> Opener<C> {
+    /// Takes a seat at the knob, and a reference to dk0. Where no seat can be had, what was
+    /// counted goes back.
+    pub(crate) fn sit(dk0: &Dk0, knob: usize, alone: bool, mydrv: C) -> Result<Self> {
+        dk0.data().seats(knob).take(alone)?;
         Ok(Self {
-            _dk0: dk0.into(),
+            knob,
+            dk0: dk0.into(),
             _mydrv: mydrv,
         })
+    }
+
+    pub(crate) fn dk0(&self) -> &ARef<Dk0> {
+        &self.dk0
+    }
+}
+
+impl<C> Drop for Opener<C> {
+    fn drop(&mut self) {
+        self.dk0.data().seats(self.knob).leave();
+    }
+}
+
+impl kernfs::Opener for Opener<Count> {
+    fn open(dk0: &Dk0, knob: usize, alone: bool) -> Result<Self> {
+        Self::sit(dk0, knob, alone, Count::try_take()?)
     }
 }

@@ -41,22 +41,27 @@ pub(crate) struct Operations(bindings::file_operations);
 unsafe impl Sync for Operations {}
 
 impl Operations {
+    /// dk0's, of a module that opens count.
+    pub(crate) const fn owned_by(owner: *mut bindings::module) -> Self {
+        Self(bindings::file_operations {
+            owner,
+            open: Some(open),
+            release: Some(release),
+            read: Some(read),
+            write: Some(write),
+            llseek: Some(llseek),
+            poll: Some(poll),
+            ..pin_init::zeroed()
+        })
+    }
+
     pub(crate) fn as_raw(&'static self) -> *const bindings::file_operations {
         &self.0
     }
 }
 
 /// dk0's.
-pub(crate) static OPERATIONS: Operations = Operations(bindings::file_operations {
-    owner: module::this_module(),
-    open: Some(open),
-    release: Some(release),
-    read: Some(read),
-    write: Some(write),
-    llseek: Some(llseek),
-    poll: Some(poll),
-    ..pin_init::zeroed()
-});
+pub(crate) static OPERATIONS: Operations = Operations::owned_by(module::this_module());
 
 /// # Safety
 /// Called by chrdev_open() with the inode of a dk0, whose cdev it holds.

@@ -18,8 +18,9 @@ pub(crate) trait Handler: Send + Sync {
 
 /// A handler on a line. Dropped, the handler runs no more.
 pub(crate) struct Interrupt<T: Handler> {
-    irq: u32,
-    handler: Arc<T>,
+    // In this order: the handler goes when it is off the line.
+    pub(crate) line: Line,
+    pub(crate) handler: Arc<T>,
 }
 
 impl<T: Handler> Interrupt<T> {
@@ -37,16 +38,24 @@ impl<T: Handler> Interrupt<T> {
                 cookie,
             )
         })?;
-        Ok(Self { irq, handler })
+        let line = Line { irq, cookie };
+        Ok(Self { line, handler })
     }
 }
 
-impl<T: Handler> Drop for Interrupt<T> {
+/// A place on a line. Dropped, it is given up, which waits for a handler that runs.
+pub(crate) struct Line {
+    irq: u32,
+    cookie: *mut c_void,
+}
+
+// SAFETY: the cookie is only passed back to where it came from, by any thread.
+unsafe impl Send for Line {}
+
+impl Drop for Line {
     fn drop(&mut self) {
-        let cookie = Arc::as_ptr(&self.handler).cast_mut().cast();
-        // SAFETY: requested with this line and cookie, and freed once. Waits for a handler
-        // that runs; only then the Arc goes.
-        unsafe { bindings::free_irq(self.irq, cookie) };
+        // SAFETY: requested with this number and cookie, and freed once.
+        unsafe { bindings::free_irq(self.irq, self.cookie) };
     }
 }
 

@@ -17,8 +17,8 @@ use kernel::sync::aref::ARef;
 
 /// What an open knob holds from open to close.
 pub(crate) trait Opener: Send + Sync + Sized + 'static {
-    /// Called by open(2), which fails as this does.
-    fn open(dk0: &Dk0) -> Result<Self>;
+    /// Called by open(2) of a knob, which fails as this does. `alone` is `O_EXCL`.
+    fn open(dk0: &Dk0, knob: usize, alone: bool) -> Result<Self>;
 }
 
 /// Adds both knobs to dk0, each opener of which holds an `O`.
@@ -105,7 +105,9 @@ impl<O: Opener, const KNOB: usize> Operations<O, KNOB> {
         from_result(|| {
             // SAFETY: a valid open file, whose node has dk0 for its private data.
             let dk0 = unsafe { dk0(of) };
-            let opener = KBox::new(O::open(dk0)?, GFP_KERNEL)?;
+            // SAFETY: as above. The VFS hides the flag from later readers of `f_flags` only.
+            let alone = unsafe { (*(*of).file).f_flags } & bindings::O_EXCL != 0;
+            let opener = KBox::new(O::open(dk0, KNOB, alone)?, GFP_KERNEL)?;
             // SAFETY: the private data of an open file is ours.
             unsafe { (*of).priv_ = KBox::into_raw(opener).cast() };
             Ok(0)
@@ -125,8 +127,7 @@ impl<O: Opener, const KNOB: usize> Operations<O, KNOB> {
         from_result(|| {
             // SAFETY: the seq_file's private data is the open file. Its active reference is
             // held until we return.
-            let controller = unsafe { dk0((*seq).private.cast()).data().controller_of_knob() };
-            let text = knobs::show(controller, KNOB)?;
+            let text = unsafe { knobs::show(dk0((*seq).private.cast()), KNOB)? };
             let text = text.as_bytes();
             // SAFETY: a valid seq_file, and as many bytes as we say.
             Ok(unsafe { bindings::seq_write(seq, text.as_ptr().cast(), text.len()) })
@@ -142,11 +143,10 @@ impl<O: Opener, const KNOB: usize> Operations<O, KNOB> {
         _pos: bindings::loff_t,
     ) -> isize {
         from_result(|| {
-            // SAFETY: a valid open file. Its active reference is held until we return.
-            let controller = unsafe { dk0(of).data().controller_of_knob() };
             // SAFETY: as many bytes as kernfs says, in a buffer of this call's own.
             let text = unsafe { slice::from_raw_parts(text.cast::<u8>(), len) };
-            knobs::store(controller, KNOB, text)?;
+            // SAFETY: a valid open file. Its active reference is held until we return.
+            unsafe { knobs::store(dk0(of), KNOB, text)? };
             Ok(len as isize)
         })
     }

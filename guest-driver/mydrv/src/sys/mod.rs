@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Where the driver meets C: all `unsafe` code but dk0's two guards, and every function that C
-//! calls. Each file wraps one thing that the kernel crate has no safe form of.
+//! Where the driver meets C: every function that C calls, and all `unsafe` code but dk0's two
+//! guards and what mutants do wrong. Each file wraps one thing that the kernel crate has no safe form of.
 
 pub(crate) mod chardev;
 pub(crate) mod chrdev;
@@ -9,9 +9,12 @@ pub(crate) mod irq;
 pub(crate) mod kernfs;
 pub(crate) mod module;
 pub(crate) mod node;
+pub(crate) mod outside;
 pub(crate) mod param;
 pub(crate) mod pci;
 pub(crate) mod sysfs;
+pub(crate) mod tail;
+pub(crate) mod ticker;
 pub(crate) mod wait;
 
 use kernel::bindings;

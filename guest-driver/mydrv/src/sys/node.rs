@@ -4,27 +4,50 @@
 //!
 //! # Why the module's text outlives `->release`
 //!
-//! Giving the last reference back calls [`release`], and whoever does that may be anybody: the
+//! Giving the last reference back calls `->release`, and whoever does that may be anybody: the
 //! kernel takes references of its own, and with CONFIG_DEBUG_KOBJECT_RELEASE a worker calls it
-//! seconds later. So the module's exit waits in [`AllReleased`] until no node is left.
+//! seconds later. So the module's exit waits in [`all_released`] until no node is left.
 //!
-//! That isn't enough where another thread is in `release`: it has told us that the node is
-//! gone and still has to leave the module's text. So exit also waits until every thread has
-//! been scheduled voluntarily, unless teardown had the only reference and so released the node
+//! That isn't enough where another thread is in [`release`]: it has told us that the node is
+//! gone and still has to leave the module's text. So exit also waits for such tails
+//! ([`crate::sys::tail`]), unless teardown had the only reference and so released the node
 //! itself: the normal way, and the one that costs nothing.
 
 use crate::sys::chardev::Operations;
-use crate::sys::chrdev::Region;
 use crate::sys::module;
+use crate::sys::tail;
 use crate::sys::wait::{self, Waited};
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use kernel::bindings;
 use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::sync::aref::{ARef, AlwaysRefCounted};
 use kernel::types::Opaque;
 use kernel::{device, pci};
+
+/// A device's `->release`.
+pub(crate) type Release = unsafe extern "C" fn(*mut bindings::device);
+
+/// What makes a device and its cdev known to the kernel.
+pub(crate) type Add = unsafe extern "C" fn(*mut bindings::cdev, *mut bindings::device) -> c_int;
+
+/// The right one: gives the cdev, too, a reference to the object that it is in.
+pub(crate) const ADD: Add = bindings::cdev_device_add;
+
+/// What a node is to C.
+pub(crate) struct Kind {
+    /// Its name in sysfs and /dev.
+    pub(crate) name: &'static CStr,
+    /// Its number.
+    pub(crate) devt: bindings::dev_t,
+    /// What can be done with its file.
+    pub(crate) operations: &'static Operations,
+    /// How it is made known.
+    pub(crate) add: Add,
+    /// Gives what is called when nobody refers to it any more. Once for each node.
+    pub(crate) release: fn() -> Result<Release>,
+}
 
 /// The object. It is only ever handled by reference, and freed by its `->release`.
 #[pin_data]
@@ -63,10 +86,15 @@ impl<T> Node<T> {
         &self.data
     }
 
+    /// The device as C knows it.
+    pub(crate) fn as_raw(&self) -> *mut bindings::device {
+        self.device.get()
+    }
+
     /// The device's directory in sysfs.
     pub(crate) fn kobj(&self) -> *mut bindings::kobject {
         // SAFETY: only an address within the device is computed.
-        unsafe { &raw mut (*self.device.get()).kobj }
+        unsafe { &raw mut (*self.as_raw()).kobj }
     }
 
     /// The device's reference count.
@@ -98,8 +126,7 @@ impl<T> Node<T> {
     /// Makes the object, with one reference. Nobody can find it yet.
     fn new<E>(
         parent: &pci::Device<device::Core<'_>>,
-        devt: bindings::dev_t,
-        operations: &'static Operations,
+        kind: &Kind,
         data: impl PinInit<T, E>,
     ) -> Result<ARef<Self>>
     where
@@ -113,6 +140,7 @@ impl<T> Node<T> {
             }? Error),
             GFP_KERNEL,
         )?;
+        let release = (kind.release)()?;
         // SAFETY: the object isn't moved from here on: it is only used by reference.
         let node = KBox::into_raw(unsafe { Pin::into_inner_unchecked(node) });
         let parent: &device::Device<_> = parent.as_ref();
@@ -123,19 +151,24 @@ impl<T> Node<T> {
             let device = (*node).device.get();
             bindings::device_initialize(device);
             (*device).parent = core::ptr::from_ref(parent).cast_mut().cast();
-            (*device).devt = devt;
-            (*device).release = Some(release::<T>);
+            (*device).devt = kind.devt;
+            (*device).release = Some(release);
             let cdev = (*node).cdev.get();
-            bindings::cdev_init(cdev, operations.as_raw());
+            bindings::cdev_init(cdev, kind.operations.as_raw());
             (*cdev).owner = module::this_module();
-            NODES.fetch_add(1, Ordering::Relaxed);
             // INVARIANT: device_initialize() has left a count of one, which is now ours.
             Ok(ARef::from_raw(NonNull::new_unchecked(node)))
         }
     }
 }
 
-/// The device's `->release`: nobody refers to the object any more.
+/// A `->release` that frees the object, for one node, for which [`all_released`] then waits.
+pub(crate) fn counted_release<T>() -> Release {
+    NODES.fetch_add(1, Ordering::Relaxed);
+    release::<T>
+}
+
+/// Nobody refers to the object any more.
 ///
 /// # Safety
 /// Called by the driver core, once, with the device of a `Node<T>`.
@@ -146,38 +179,24 @@ unsafe extern "C" fn release<T>(device: *mut bindings::device) {
     wait::wake_var(&NODES);
 }
 
-/// Nodes that weren't released yet.
+/// Nodes whose [`release`] has not been called yet.
 static NODES: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether a node was, or is to be, released by another thread than its teardown's.
-static RELEASED_ELSEWHERE: AtomicBool = AtomicBool::new(cfg!(CONFIG_DEBUG_KOBJECT_RELEASE));
+/// For the module's exit, after all that refers to a node: waits until every node's
+/// `->release` has returned and left the module's text.
+pub(crate) fn all_released() {
+    wait_for_releases();
+    tail::all_left();
+}
 
-/// Dropped by the module's exit, after all that refers to a node: waits until every node's
-/// `->release` has returned.
-pub(crate) struct AllReleased;
-
-impl Drop for AllReleased {
-    fn drop(&mut self) {
-        /// How long to wait before saying so. Exit can't fail, so it waits on.
-        const PATIENCE_MS: u32 = 10_000;
-        let released = || NODES.load(Ordering::Acquire) == 0;
-        while wait::wait_var(&NODES, PATIENCE_MS, released) == Waited::TimedOut {
-            let held = NODES.load(Ordering::Relaxed);
-            pr_warn!("unloading waits for the last reference to {} dk0\n", held);
-        }
-        if RELEASED_ELSEWHERE.load(Ordering::Relaxed) {
-            // SAFETY: no preconditions in a context that may sleep, as exit is. Without
-            // preemption the one is the other.
-            #[cfg(CONFIG_TASKS_RCU)]
-            unsafe {
-                bindings::synchronize_rcu_tasks()
-            };
-            // SAFETY: as above.
-            #[cfg(not(CONFIG_TASKS_RCU))]
-            unsafe {
-                bindings::synchronize_rcu()
-            };
-        }
+/// Waits until every node's `->release` has told that it is done.
+pub(crate) fn wait_for_releases() {
+    /// How long to wait before saying so. Exit can't fail, so it waits on.
+    const PATIENCE_MS: u32 = 10_000;
+    let released = || NODES.load(Ordering::Acquire) == 0;
+    while wait::wait_var(&NODES, PATIENCE_MS, released) == Waited::TimedOut {
+        let held = NODES.load(Ordering::Relaxed);
+        pr_warn!("unloading waits for the last reference to {} dk0\n", held);
     }
 }
 
@@ -191,20 +210,18 @@ impl<T> Published<T> {
     /// Makes a node and publishes it.
     pub(crate) fn new<E>(
         parent: &pci::Device<device::Core<'_>>,
-        name: &'static CStr,
-        region: &Region,
-        operations: &'static Operations,
+        kind: &Kind,
         data: impl PinInit<T, E>,
     ) -> Result<Self>
     where
         Error: From<E>,
     {
-        let node = Node::new(parent, region.devt(), operations, data)?;
+        let node = Node::new(parent, kind, data)?;
         let device = node.device.get();
         // SAFETY: an initialized device that isn't added yet; the name has no conversions.
-        to_result(unsafe { bindings::dev_set_name(device, name.as_char_ptr()) })?;
+        to_result(unsafe { bindings::dev_set_name(device, kind.name.as_char_ptr()) })?;
         // SAFETY: both are initialized and not added yet.
-        to_result(unsafe { bindings::cdev_device_add(node.cdev.get(), device) })?;
+        to_result(unsafe { (kind.add)(node.cdev.get(), device) })?;
         Ok(Self {
             node,
             published: true,
@@ -224,7 +241,7 @@ impl<T> Published<T> {
             unsafe { bindings::cdev_device_del(self.node.cdev.get(), self.node.device.get()) };
             // Nobody can find it any more, so a reference that is the only one stays that.
             if self.node.references() > 1 {
-                RELEASED_ELSEWHERE.store(true, Ordering::Relaxed);
+                tail::expect();
             }
         }
     }

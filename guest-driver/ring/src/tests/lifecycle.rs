@@ -139,3 +139,31 @@ fn a_device_that_was_unplugged_stops_at_once() {
     drop(ring);
     assert_ne!(FakeHal::allocation(descriptors), allocation);
 }
+
+#[test]
+fn a_device_that_others_stopped_is_not_reset_again() {
+    let (device, mut ring) = started();
+    let descriptors = device.descriptors();
+    let allocation = FakeHal::allocation(descriptors);
+    // SAFETY: the device does nothing but on this test's behalf.
+    unsafe { ring.assume_stopped() };
+    assert!(ring.dead());
+    assert_eq!(ring.stop(), Ok(()));
+    assert!(device.running(), "nobody has told it");
+    drop(ring);
+    assert!(device.running());
+    assert_ne!(FakeHal::allocation(descriptors), allocation);
+}
+
+#[test]
+fn memory_that_is_free_is_not_freed_again() {
+    let (device, mut ring) = started();
+    let descriptors = device.descriptors();
+    let allocation = FakeHal::allocation(descriptors);
+    // SAFETY: the device does nothing but on this test's behalf, and the ring is only stopped.
+    unsafe { ring.free() };
+    assert_ne!(FakeHal::allocation(descriptors), allocation);
+    assert!(device.running());
+    assert_eq!(ring.stop(), Ok(()));
+    assert!(!device.running());
+}

@@ -4,7 +4,9 @@
 use super::{GET, started};
 use crate::fake::FakeHal;
 use crate::{Failure, MAX_DATA, Request, SLOTS, SubmitError};
+use core::ptr::NonNull;
 use std::vec;
+use virtio_drivers::{BufferDirection, Hal};
 
 #[test]
 fn a_knob_reads_as_it_was_set() {
@@ -244,4 +246,61 @@ fn no_buffer_is_on_the_callers_stack() {
     assert!(FakeHal::allocation(data.as_ptr().expose_provenance() as u64).is_none());
     assert_eq!(device.serve(), 1);
     ring.abandon(ticket);
+}
+
+#[test]
+fn the_id_is_asked_for() {
+    let (device, mut ring) = started();
+    let ticket = ring.submit(Request::GetId).expect("a free slot");
+    let taken = device.take().expect("a request");
+    let id = *b"knobrig\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    assert!(device.answer(taken, dk_abi::STATUS_OK, &id));
+    ring.reap();
+    let mut out = [1; dk_abi::ID_LEN];
+    assert_eq!(ring.collect(ticket, &mut out), Ok(dk_abi::ID_LEN));
+    assert_eq!(out, id);
+}
+
+#[test]
+fn a_request_is_awaited_until_its_answer_or_its_end() {
+    let (device, mut ring) = started();
+    assert!(!ring.awaited());
+    let first = ring.submit(GET).expect("a free slot");
+    let second = ring.submit(GET).expect("a free slot");
+    assert!(ring.awaited());
+    ring.abandon(first);
+    assert!(ring.awaited(), "the second one is");
+    assert_eq!(device.serve(), 2);
+    ring.reap();
+    assert!(!ring.awaited());
+    ring.abandon(second);
+}
+
+#[test]
+fn an_answer_goes_to_the_buffer_that_was_lent() {
+    let (device, mut ring) = started();
+    let (_, buffer) = FakeHal::dma_alloc(1, BufferDirection::Both);
+    // SAFETY: of a page, which is leaked, so nobody else's from here on.
+    let ticket = unsafe { ring.submit_lent(GET, buffer) }.expect("a free slot");
+    let taken = device.take().expect("a request");
+    assert!(device.answer(taken, dk_abi::STATUS_OK, &[7; 8]));
+    ring.reap();
+    let mut out = [0; 8];
+    assert_eq!(ring.collect(ticket, &mut out), Ok(8));
+    assert_eq!(out, [7; 8]);
+    assert_eq!(read(buffer), [7; 8]);
+
+    // The next request of the slot is in the slot's own.
+    let ticket = ring.submit(GET).expect("a free slot");
+    let taken = device.take().expect("a request");
+    assert!(device.answer(taken, dk_abi::STATUS_OK, &[9; 8]));
+    ring.reap();
+    assert_eq!(ring.collect(ticket, &mut out), Ok(8));
+    assert_eq!(out, [9; 8]);
+    assert_eq!(read(buffer), [7; 8]);
+}
+
+fn read(buffer: NonNull<u8>) -> [u8; 8] {
+    // SAFETY: of a page, initialized, and with no device at this time.
+    unsafe { buffer.cast::<[u8; 8]>().read_unaligned() }
 }

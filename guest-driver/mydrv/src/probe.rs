@@ -39,7 +39,6 @@ pub(crate) struct Driver;
 /// 3. [`Started`]: the device, its interrupt and its memory.
 ///
 /// Probe brings them up in the reverse order, and where it fails they go in this one.
-#[expect(dead_code, reason = "held until they are dropped")]
 pub(crate) struct Parts {
     // Not there where a lifetime has given it up before.
     pub(crate) face: Option<Face>,

@@ -20,7 +20,7 @@ pub(crate) trait Handler: Send + Sync {
 pub(crate) struct Interrupt<T: Handler> {
     // In this order: the handler goes when it is off the line.
     pub(crate) line: Line,
-    pub(crate) handler: Arc<T>,
+    _handler: Arc<T>,
 }
 
 impl<T: Handler> Interrupt<T> {
@@ -39,7 +39,10 @@ impl<T: Handler> Interrupt<T> {
             )
         })?;
         let line = Line { irq, cookie };
-        Ok(Self { line, handler })
+        Ok(Self {
+            line,
+            _handler: handler,
+        })
     }
 }
 

@@ -39,7 +39,8 @@ unsafe impl Sync for Attribute {}
 
 static ATTRIBUTES: [Attribute; dk_abi::KNOBS] = [attribute_of::<0>(), attribute_of::<1>()];
 
-fn attribute(knob: usize) -> *const bindings::attribute {
+/// A knob's attribute.
+pub(crate) fn attribute(knob: usize) -> *const bindings::attribute {
     &ATTRIBUTES[knob].0.attr
 }
 

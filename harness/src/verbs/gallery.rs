@@ -256,12 +256,12 @@ impl MutantRow {
         let wall = human_time(Duration::from_millis(self.wall_ms));
         match &self.found {
             Some(found) => format!(
-                "found   {:<18} {:>8}  episode {:<4} {}: {}",
+                "found   {:<18} {:>8}  episode {:<4} {}  ({})",
                 self.mutant,
                 wall,
                 found.episode.unwrap_or(0),
-                found.oracles.join("+"),
-                found.title
+                found.title,
+                found.oracles.join(", ")
             ),
             None => format!(
                 "MISSED  {:<18} {:>8}  in {} episodes under {}",

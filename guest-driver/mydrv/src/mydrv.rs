@@ -5,9 +5,10 @@
 //!
 //! From the outside in: `probe` binds the PCI function and holds all parts in the order in
 //! which they go; `dk0`, `knobs` and `chardev` are what user space sees; `controller`
-//! asks the device and `port` carries it to the ring of `dk_ring` and back. `rules` names
-//! what a lifetime decides, `lifetime` and `mutant` are the lifetimes and the planted
-//! bugs, each in a file. `unsafe` code and everything that C calls is in `sys`.
+//! asks the device, `port` carries it to the ring of `dk_ring` and back, and `lookout` finds
+//! answers whose interrupt was lost. `rules` names what a lifetime decides, `lifetime` and
+//! `mutant` are the lifetimes and the planted bugs, each in a file. Everything that C calls is
+//! in `sys`.
 #![cfg(MODULE)]
 
 use kernel::prelude::*;

@@ -12,6 +12,7 @@ use crate::dk0::Dk0;
 use crate::rules::Rules;
 use crate::sys::sysfs;
 use kernel::bindings;
+use kernel::prelude::*;
 
 pub(crate) fn plant(rules: &mut Rules) {
     rules.remove_knob = remove_knob;
@@ -25,7 +26,7 @@ fn remove_knob(dk0: &Dk0, knob: usize) {
     let dk1 = unsafe {
         bindings::device_find_child(
             (*dk0.as_raw()).parent,
-            c"dk1".as_ptr().cast(),
+            c"dk1".as_char_ptr().cast(),
             Some(bindings::device_match_name),
         )
     };

@@ -6,6 +6,10 @@
 //!
 //! What should be seen, with `self-destruct`: the write to `self_destruct` never returns. lockdep
 //! reports a possible recursive locking of the active reference.
+//!
+//! 0ee223b2e1f6 ("scsi: core: Avoid that SCSI device removal through sysfs triggers a deadlock")
+//! taught SCSI's `delete` attribute the step out, which 2afc9166f79b ("scsi: sysfs: Introduce
+//! sysfs_{un,}break_active_protection()") had made.
 
 use crate::rules::Rules;
 

@@ -6,6 +6,9 @@
 //! What should be seen, with `drained`, after a request within the lookout's last period: KASAN
 //! reports a slab-use-after-free in the timer wheel, below `run_timer_softirq` or where another
 //! timer is added; CONFIG_DEBUG_OBJECTS reports an active timer that is freed.
+//!
+//! 292a089d78d3 ("treewide: Convert del_timer*() to timer_shutdown*()") did away with those of the
+//! kind that a script could find.
 
 use crate::rules::Rules;
 

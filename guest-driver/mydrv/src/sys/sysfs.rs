@@ -37,44 +37,50 @@ struct Attribute(bindings::device_attribute);
 // SAFETY: nobody writes to it.
 unsafe impl Sync for Attribute {}
 
+type Show = unsafe extern "C" fn(
+    *mut bindings::device,
+    *mut bindings::device_attribute,
+    *mut c_char,
+) -> isize;
+type Store = unsafe extern "C" fn(
+    *mut bindings::device,
+    *mut bindings::device_attribute,
+    *const c_char,
+    usize,
+) -> isize;
+
+impl Attribute {
+    #[allow(clippy::needless_update, reason = "lockdep adds fields to `attribute`")]
+    const fn new(name: &'static CStr, mode: u16, show: Option<Show>, store: Option<Store>) -> Self {
+        Self(bindings::device_attribute {
+            attr: bindings::attribute {
+                name: kernel::str::as_char_ptr_in_const_context(name),
+                mode,
+                ..pin_init::zeroed()
+            },
+            __bindgen_anon_1: bindings::device_attribute__bindgen_ty_1 { show },
+            __bindgen_anon_2: bindings::device_attribute__bindgen_ty_2 { store },
+        })
+    }
+}
+
 static ATTRIBUTES: [Attribute; dk_abi::KNOBS] = [attribute_of::<0>(), attribute_of::<1>()];
+
+const fn attribute_of<const KNOB: usize>() -> Attribute {
+    let (show, store) = (show::<KNOB>, store::<KNOB>);
+    Attribute::new(knobs::NAMES[KNOB], 0o644, Some(show), Some(store))
+}
 
 /// A knob's attribute.
 pub(crate) fn attribute(knob: usize) -> *const bindings::attribute {
     &ATTRIBUTES[knob].0.attr
 }
 
-#[allow(clippy::needless_update, reason = "lockdep adds fields to `attribute`")]
-const fn attribute_of<const KNOB: usize>() -> Attribute {
-    Attribute(bindings::device_attribute {
-        attr: bindings::attribute {
-            name: kernel::str::as_char_ptr_in_const_context(knobs::NAMES[KNOB]),
-            mode: 0o644,
-            ..pin_init::zeroed()
-        },
-        __bindgen_anon_1: bindings::device_attribute__bindgen_ty_1 {
-            show: Some(show::<KNOB>),
-        },
-        __bindgen_anon_2: bindings::device_attribute__bindgen_ty_2 {
-            store: Some(store::<KNOB>),
-        },
-    })
-}
-
 /// dk0's attribute `self_destruct`. Dropped, it is removed.
 pub(crate) struct SelfDestruct(pub(crate) ARef<Dk0>);
 
-static SELF_DESTRUCT: Attribute = Attribute(bindings::device_attribute {
-    attr: bindings::attribute {
-        name: kernel::str::as_char_ptr_in_const_context(c"self_destruct"),
-        mode: 0o200,
-        ..pin_init::zeroed()
-    },
-    __bindgen_anon_2: bindings::device_attribute__bindgen_ty_2 {
-        store: Some(store_self_destruct),
-    },
-    ..pin_init::zeroed()
-});
+static SELF_DESTRUCT: Attribute =
+    Attribute::new(c"self_destruct", 0o200, None, Some(store_self_destruct));
 
 impl SelfDestruct {
     /// Puts it under dk0. Writing to it calls [`self_destruct::write`].

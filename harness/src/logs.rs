@@ -100,8 +100,8 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    const LOG: &str = "[    1.0] BUG: KASAN: slab-use-after-free in show+0x1/0x2\n\
-        [    1.0] Read of size 8 at addr ffff888100000000 by task a/1\n";
+    const LOG: &str = "[    1.000000] BUG: KASAN: slab-use-after-free in show+0x1/0x2\n\
+        [    1.000000] Read of size 8 at addr ffff888100000000 by task a/1\n";
 
     fn titles(bytes: &[u8]) -> Vec<String> {
         let dir = tempfile::tempdir().expect("a temp dir");

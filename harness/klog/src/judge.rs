@@ -8,6 +8,12 @@ use crate::line::Line;
 use crate::report::{Report, Role, Stack};
 use crate::unloaded;
 
+/// The address that stands in a headline where a function would: `BUG: KASAN: … in 0xffffffffa001b2bb`.
+fn bare_address(headline: &str) -> Option<u64> {
+    let (_, place) = headline.rsplit_once(" in 0x")?;
+    crate::case::hex(place)
+}
+
 /// Judges the report whose headline is `lines[head]`. `lines` is not empty and `head` is in it.
 pub(crate) fn report(lines: &[Line], head: usize, headline: &Headline, cut: bool) -> Report {
     let case = Case::new(lines, head);
@@ -15,14 +21,16 @@ pub(crate) fn report(lines: &[Line], head: usize, headline: &Headline, cut: bool
     let facts = facts::collect(&case);
     let gone = unloaded::judge(
         verdict.class,
+        bare_address(case.headline()),
         verdict.access.as_mut(),
         case.fault_frames(),
         &facts,
     );
-    if let Some(module) = &gone.module {
+    if gone.in_unloaded_module && (gone.module.is_some() || verdict.guilty.is_none()) {
         let usual = std::mem::take(&mut verdict.title);
         let what = usual.split(" in ").next().unwrap_or(&usual);
-        verdict.title = format!("{what} in unloaded module {module}");
+        let module = (gone.module.as_ref()).map_or(String::new(), |module| format!(" {module}"));
+        verdict.title = format!("{what} in unloaded module{module}");
         if verdict.guilty.is_some() {
             verdict.alt_titles.push(usual);
         } else {

@@ -28,23 +28,26 @@ pub(crate) fn behind_shadow(address: u64) -> Option<u64> {
 }
 
 /// Replaces a shadow address by the memory it stands for, and finds out whether a module's memory
-/// was reached for after the module went.
+/// was reached for after the module went. `bare` is the code's address where a headline has it in
+/// place of a function.
 pub(crate) fn judge(
     class: Class,
+    bare: Option<u64>,
     access: Option<&mut Access>,
     fault: &[Frame],
     facts: &Facts,
 ) -> Verdict {
     let mut verdict = Verdict::default();
-    if !matches!(
+    let faults = matches!(
         class,
         Class::PageFault | Class::GeneralProtection | Class::NullDeref | Class::Trap
-    ) {
+    );
+    if !faults && bare.is_none() {
         return verdict;
     }
     let mut touched = None;
     let mut fetched = false;
-    if let Some(access) = access {
+    if let Some(access) = access.filter(|_| faults) {
         if let Some(shadow) = access.address
             && let Some(meant) = behind_shadow(shadow)
         {
@@ -65,7 +68,7 @@ pub(crate) fn judge(
         .find(|f| f.interrupted)
         .filter(|f| f.function.is_empty())
         .and_then(|f| crate::case::hex(&f.symbol));
-    let code = pointer.filter(|p| X86_MODULES.contains(p));
+    let code = pointer.or(bare).filter(|p| X86_MODULES.contains(p));
     let data = touched.filter(|t| X86_MODULES.contains(t));
     let Some(address) = code.or(data) else {
         return verdict;

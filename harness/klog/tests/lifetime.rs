@@ -204,3 +204,24 @@ fn the_key_forgets_addresses_cpus_and_tasks_and_keeps_the_module() {
     assert_ne!(key(GONE_DATA), key(&GONE_DATA.replace("mydrv", "other")));
     assert_ne!(key(GONE_DATA), key(GONE_CODE));
 }
+
+/// The unwinder of a frame-pointer kernel can't walk through code that is gone either.
+#[test]
+fn code_that_is_gone_in_a_headline_is_told() {
+    let text = "[    5.000000] BUG: KASAN: slab-use-after-free in 0xffffffffa001b2bb\n\
+        [    5.000000] Read of size 8 at addr ffff888002e55658 by task kworker/u8:1/29\n\
+        [    5.000000] CPU: 0 UID: 0 PID: 29 Comm: kworker/u8:1 Tainted: G           O        7.2.12 #1\n\
+        [    5.000000] Call Trace:\n\
+        [    5.000000]  <TASK>\n\
+        [    5.000000]  dump_stack_lvl+0x2c/0x70\n\
+        [    5.000000]  kasan_report+0xd4/0x110\n\
+        [    5.000000]  ? process_scheduled_works+0x72f/0xcd0\n\
+        [    5.000000]  </TASK>\n";
+    let reports = parse(text.as_bytes());
+    assert_eq!(
+        reports[0].title,
+        "KASAN: slab-use-after-free Read in unloaded module"
+    );
+    assert!(reports[0].in_unloaded_module);
+    assert_eq!(reports[0].corrupted, None);
+}

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-const CRASH: &str = "[    1.0] BUG: KASAN: slab-use-after-free in show+0x1/0x2 [mydrv]\n\
-    [    1.0] Read of size 8 at addr ffff888100000000 by task a/1\n";
+const CRASH: &str = "[    1.000000] BUG: KASAN: slab-use-after-free in show+0x1/0x2 [mydrv]\n\
+    [    1.000000] Read of size 8 at addr ffff888100000000 by task a/1\n";
 
 fn report(arguments: &[&str], stdin: &str) -> (Option<i32>, String, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_knobrig"))
@@ -64,7 +64,7 @@ fn a_log_that_is_not_there_ends_2_and_the_others_are_told() {
     let (code, stdout, stderr) = report(&["-", "/no/such/log"], CRASH);
     assert_eq!(code, Some(2), "{stdout}{stderr}");
     assert!(
-        stdout.contains("KASAN: slab-use-after-free in show"),
+        stdout.contains("KASAN: slab-use-after-free Read in show"),
         "{stdout}"
     );
     assert!(

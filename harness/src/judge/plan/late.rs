@@ -29,7 +29,12 @@ impl Builder<'_> {
         self.be_impatient();
         self.bring_up();
         let pairs = pairs(self.target);
-        let Some(&((late, late_op), (next, next_op))) = pairs.choose(rng) else {
+        // The more an answer writes, the more it harms what isn't the ring's any more.
+        let harm = |((knob, op), _): &(Ask<'_>, Ask<'_>)| match op {
+            AskingOp::Read => knob.read.unwrap_or(1),
+            AskingOp::Write => 1,
+        };
+        let Ok(&((late, late_op), (next, next_op))) = pairs.choose_weighted(rng, harm) else {
             return;
         };
         let (Some(first), Some(second)) = (

@@ -42,6 +42,26 @@ pub use line::Caller;
 pub use report::{Access, AccessKind, Class, Frame, Object, Report, Role, Stack, Taint, Task};
 pub use stream::Stream;
 
+/// A text with the Rust symbols in it made readable.
+pub fn readable(text: &str) -> String {
+    let is_symbol = |c: char| c.is_ascii_alphanumeric() || "_.$".contains(c);
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(is_symbol) {
+        out.push_str(&rest[..start]);
+        rest = &rest[start..];
+        let end = rest.find(|c| !is_symbol(c)).unwrap_or(rest.len());
+        let word = &rest[..end];
+        match word.starts_with("_R") || word.starts_with("_ZN") {
+            true => out.push_str(&frame::readable(word)),
+            false => out.push_str(word),
+        }
+        rest = &rest[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
 /// All reports of a whole console text, in the order they begin.
 pub fn parse(log: &[u8]) -> Vec<Report> {
     let mut stream = Stream::new();
@@ -49,4 +69,18 @@ pub fn parse(log: &[u8]) -> Vec<Report> {
     reports.extend(stream.finish());
     reports.sort_by_key(|r| (r.range.start, r.range.end));
     reports
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn rust_symbols_in_a_text_become_readable() {
+        let text =
+            " ? _RNvNtCs7hGo5QI5OSw_5mydrv5knobs4show+0x12/0x40 [mydrv]\n __x64_sys_read+1/2";
+        assert_eq!(
+            super::readable(text),
+            " ? mydrv::knobs::show+0x12/0x40 [mydrv]\n __x64_sys_read+1/2"
+        );
+        assert_eq!(super::readable("_R _ZN äö_Rx"), "_R _ZN äö_Rx");
+    }
 }

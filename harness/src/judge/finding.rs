@@ -101,7 +101,7 @@ impl Evidence {
         }
     }
 
-    /// The evidence in words, for report.txt.
+    /// The evidence in its own words.
     pub fn text(&self) -> String {
         match self {
             Self::Kernel { report } => report.text.clone(),

@@ -159,7 +159,8 @@ impl RunDir {
             .join(format!("{:03}", finding.number));
         std::fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
         write_json(&dir.join("finding.json"), finding)?;
-        write_whole(&dir.join("report.txt"), finding.evidence.text().as_bytes())
+        let text = super::finding::text(finding);
+        write_whole(&dir.join("report.txt"), text.as_bytes())
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod dir;
 pub mod events;
+pub mod finding;
 pub mod format;
 pub mod human;
 pub mod progress;

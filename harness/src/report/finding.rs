@@ -148,15 +148,12 @@ fn course(text: &mut String, plan: &Plan) {
         let then: Vec<_> = then.collect();
         let _ = writeln!(text, "    when         {when}: {}", then.join(", "));
     }
-    if !plan.episode.after.is_empty() {
-        let steps = plan.episode.after.iter();
-        let told =
-            steps.filter(|step| !matches!(step, Step::Exists { .. } | Step::ReadFile { .. }));
-        let _ = writeln!(
-            text,
-            "    then         {}",
-            line(&told.cloned().collect::<Vec<_>>())
-        );
+    let told: Vec<_> = (plan.episode.after.iter())
+        .filter(|step| !matches!(step, Step::Exists { .. } | Step::ReadFile { .. }))
+        .cloned()
+        .collect();
+    if !told.is_empty() {
+        let _ = writeln!(text, "    then         {}", line(&told));
     }
 }
 

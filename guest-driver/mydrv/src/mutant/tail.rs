@@ -7,8 +7,10 @@
 //! instructions in the module's text, and a preemption or an interrupt can make them last.
 //!
 //! What should be seen, with `exit-waits` and a reference held elsewhere that is given back
-//! during rmmod, when the thread that gives it back is held right after the signal: it faults in
-//! the text of an unloaded module.
+//! during rmmod: a fault in the text of an unloaded module, if that thread is kept from running
+//! right after the signal. Priorities do it: it shares a CPU with a rmmod of a higher real-time
+//! one, which preempts it at the signal, and with a busy thread of one between the two, which
+//! runs whenever rmmod sleeps.
 
 use crate::rules::Rules;
 use crate::sys::node;

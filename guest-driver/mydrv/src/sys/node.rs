@@ -9,7 +9,7 @@
 //! seconds later. So the module's exit waits in [`all_released`] until no node is left.
 //!
 //! That isn't enough where another thread is in [`release`]: it has told us that the node is
-//! gone and still has to leave the module's text. So exit also waits for such tails
+//! gone and still has to free it, and to leave the module's text. So exit also waits for such tails
 //! ([`crate::sys::tail`]), unless teardown had the only reference and so released the node
 //! itself: the normal way, and the one that costs nothing.
 
@@ -174,9 +174,11 @@ pub(crate) fn counted_release<T>() -> Release {
 /// Called by the driver core, once, with the device of a `Node<T>`.
 unsafe extern "C" fn release<T>(device: *mut bindings::device) {
     // SAFETY: the object was a KBox in `Node::new`, and the count has fallen to zero.
-    drop(unsafe { KBox::<Node<T>>::from_raw(device.cast()) });
+    let node = unsafe { KBox::<Node<T>>::from_raw(device.cast()) };
+    // Told first: exit needn't wait here for what it waits for as a tail anyway.
     NODES.fetch_sub(1, Ordering::Release);
     wait::wake_var(&NODES);
+    drop(node);
 }
 
 /// Nodes whose [`release`] has not been called yet.

@@ -19,6 +19,8 @@ use crate::tally::Op;
 
 /// What [`Step::ReadFile`] reads at most.
 const READ_FILE: usize = 64 << 10;
+/// What it has room for at first; most files are a line.
+const READ_FIRST: usize = 2 << 10;
 /// What [`Step::Read`] reads at most; more is `EINVAL`. The kernel itself caps at 2 GiB.
 const MOST_READ: u32 = 16 << 20;
 /// [`Step::WaitPath`] and [`Step::WaitText`] look this often at first: a device node comes a few hundred microseconds
@@ -303,13 +305,20 @@ fn load(module: &str, params: &str) -> Result<i64> {
 
 fn read_file(path: &str) -> Result<Vec<u8>> {
     let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut bytes = vec![0; READ_FILE];
+    // Small first: a fresh page costs the guest more than a short read.
+    let mut bytes = vec![0; READ_FIRST];
     let mut len = 0;
     // Proc and sysfs files give a page or a record at a time.
-    while len < bytes.len() {
+    loop {
         match read(&file, &mut bytes[len..])? {
             0 => break,
             got => len += got,
+        }
+        if len == READ_FILE {
+            break;
+        }
+        if len == bytes.len() {
+            bytes.resize((len * 2).min(READ_FILE), 0);
         }
     }
     bytes.truncate(len);

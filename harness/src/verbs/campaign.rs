@@ -88,6 +88,8 @@ pub(super) struct Campaign<'a> {
     live: Option<Live>,
     next_episode: u64,
     deadline: Option<Instant>,
+    /// While a guest runs episodes.
+    turn_began: Option<Instant>,
 }
 
 impl<'a> Campaign<'a> {
@@ -133,6 +135,7 @@ impl<'a> Campaign<'a> {
             live: settings.live.then(|| Live::new(settings.goal)),
             next_episode: 1,
             deadline: None,
+            turn_began: None,
             settings,
         })
     }
@@ -163,6 +166,7 @@ impl<'a> Campaign<'a> {
         });
         // Kills what the cancelled future has left, before the summary says that all is gone.
         drop(runtime);
+        self.count_turn();
         self.summary.wall_ms = self.started.elapsed().as_millis() as u64;
         self.summary.findings = self.finding_lines();
         let exit = match &result {
@@ -172,6 +176,13 @@ impl<'a> Campaign<'a> {
         self.tell(&Event::RunEnded { exit: exit as u8 })?;
         self.dir.summary(&self.summary)?;
         result.map(|()| self.summary.clone())
+    }
+
+    /// Counts the time of the guest's turn that is over, or was cut short.
+    fn count_turn(&mut self) {
+        if let Some(began) = self.turn_began.take() {
+            self.summary.episodes_ms += began.elapsed().as_millis() as u64;
+        }
     }
 
     fn finding_lines(&self) -> Vec<FindingLine> {
@@ -268,8 +279,9 @@ impl<'a> Campaign<'a> {
                 .get_or_insert_with(|| Instant::now() + duration);
         }
         let first = Instant::now();
+        self.turn_began = Some(first);
         let turn = self.turn(&mut guest, number, first).await;
-        self.summary.episodes_ms += first.elapsed().as_millis() as u64;
+        self.count_turn();
         let guest_ms = first.elapsed().as_millis() as u64;
         match turn {
             Ok(Ok(end)) => {

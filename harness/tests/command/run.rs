@@ -190,6 +190,7 @@ fn an_interrupt_of_set_up_ends_at_once() {
     kill(background.pid(), Signal::INT);
     assert_eq!(background.end().code(), Some(130));
     place.assert_nothing_left();
+    assert_eq!(place.json("summary.json")["interrupted"], true);
 }
 
 #[test]

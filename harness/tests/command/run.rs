@@ -164,7 +164,14 @@ fn an_interrupt_leaves_nothing_and_a_whole_directory() {
             "boots" => assert!(wait_until(super::place::DEADLINE, || {
                 !place.processes("qemu-system").is_empty()
             })),
-            line => background.await_line(line),
+            line => {
+                background.await_line(line);
+                let events = place.out().join("events.jsonl");
+                assert!(wait_until(super::place::DEADLINE, || {
+                    let events = std::fs::read_to_string(&events).unwrap_or_default();
+                    events.contains("\"episode-ended\"")
+                }));
+            }
         }
         kill(background.pid(), Signal::INT);
         assert_eq!(background.end().code(), Some(130), "{moment}");

@@ -32,9 +32,11 @@ pub fn read_all(files: &[PathBuf]) -> Vec<Result<LogReports, Error>> {
     std::thread::scope(|scope| {
         for _ in 0..threads.min(files.len()) {
             scope.spawn(|| {
-                while let Some(index) = Some(next.fetch_add(1, Ordering::Relaxed))
-                    && let Some(file) = files.get(index)
-                {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(file) = files.get(index) else {
+                        return;
+                    };
                     let read = read(file);
                     *done[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
                 }

@@ -123,7 +123,8 @@ fn suspicion(what: Suspicion) -> &'static str {
     }
 }
 
-fn kebab<T: Serialize>(value: &T) -> String {
+/// The name by which a word of ours stands in JSON.
+pub(crate) fn kebab<T: Serialize>(value: &T) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(name)) => name,
         _ => String::new(),

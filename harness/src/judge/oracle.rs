@@ -2,12 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use knobrig_proto::{EpisodeReport, Inside, Outcome, Repeat, Step, Stuck};
+use knobrig_proto::{EpisodeReport, Inside, Outcome, Repeat, Slot, Step, Stuck};
 use serde::{Deserialize, Serialize};
 
-use super::plan::{
-    Check, ENODEV, ENOENT, EWOULDBLOCK, Expect, Place, Plan, Rule, Shape, ends_driver,
-};
+use super::plan::{Check, ENODEV, ENOENT, EWOULDBLOCK, Expect, Place, Plan, Rule, Shape};
 
 /// A rule that an episode broke.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -224,6 +222,11 @@ pub fn result_text(ret: i64) -> String {
 
 /// A step as a person would write it.
 pub fn step_text(step: &Step) -> String {
+    step_text_with(step, |slot| format!("descriptor {slot}"))
+}
+
+/// As [`step_text`], with a name for each descriptor.
+pub fn step_text_with(step: &Step, name: impl Fn(Slot) -> String) -> String {
     match step {
         Step::Open {
             path, exclusive, ..
@@ -231,13 +234,13 @@ pub fn step_text(step: &Step) -> String {
             "open {path}{}",
             if *exclusive { " exclusively" } else { "" }
         ),
-        Step::Close { slot } => format!("close descriptor {slot}"),
-        Step::Read { slot, .. } => format!("read descriptor {slot}"),
-        Step::Write { slot, .. } => format!("write descriptor {slot}"),
-        Step::Seek { slot, offset } => format!("lseek descriptor {slot} to {offset}"),
+        Step::Close { slot } => format!("close {}", name(*slot)),
+        Step::Read { slot, .. } => format!("read {}", name(*slot)),
+        Step::Write { slot, .. } => format!("write {}", name(*slot)),
+        Step::Seek { slot, offset } => format!("lseek {} to {offset}", name(*slot)),
         Step::Poll { slot, hangup, .. } => {
             let what = if *hangup { "the end of " } else { "" };
-            format!("poll {what}descriptor {slot}")
+            format!("poll {what}{}", name(*slot))
         }
         Step::Load { module, params } => format!("load {module} {params}").trim_end().to_owned(),
         Step::Unload { module } => format!("unload {module}"),
@@ -260,6 +263,11 @@ pub fn step_text(step: &Step) -> String {
         Step::WaitSignal { name, .. } => format!("wait for signal {name}"),
         Step::Spin { us } => format!("spin {us} us"),
     }
+}
+
+/// Whether a teardown's step ends the driver: an unload, or the write that unbinds or gives up.
+fn ends_driver(step: &Step) -> bool {
+    matches!(step, Step::Unload { .. } | Step::WriteFile { .. })
 }
 
 /// Whether an op's result shows that it reached a live driver. One that has not returned is
@@ -304,7 +312,7 @@ pub fn collisions(plan: &Plan, report: &EpisodeReport, held: bool) -> Collisions
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::plan::plan;
+    use crate::judge::plan::{MIX, plan};
     use crate::target::Chosen;
     use knobrig_proto::ActorReport;
 
@@ -368,26 +376,15 @@ mod tests {
     /// Plans of every lifetime and shape.
     fn all() -> Vec<Plan> {
         let target = Chosen::find("mydrv", None, None).expect("built in").target;
-        let shapes = [
-            Shape::Gated,
-            Shape::Stress,
-            Shape::Birth,
-            Shape::Counts,
-            Shape::Unbind,
-            Shape::Elsewhere,
-            Shape::Late,
-            Shape::ProbeFails,
-        ];
-        let of = |name: &str| {
-            let name = name.to_owned();
-            (1..9).flat_map(move |number| {
-                let name = name.clone();
-                shapes.map(move |shape| of(&name, shape, number))
-            })
-        };
-        (target.lifetimes.iter())
-            .flat_map(|lifetime| of(&lifetime.name))
-            .collect()
+        let mut plans = Vec::new();
+        for lifetime in &target.lifetimes {
+            for number in 1..9 {
+                for (shape, _) in MIX {
+                    plans.push(of(&lifetime.name, *shape, number));
+                }
+            }
+        }
+        plans
     }
 
     #[test]

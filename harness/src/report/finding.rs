@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use knobrig_klog::{Report, Role, readable};
 use knobrig_proto::{Repeat, Step};
 
-use crate::judge::finding::{Evidence, Finding};
-use crate::judge::oracle::step_text;
+use crate::judge::finding::{Evidence, Finding, kebab};
+use crate::judge::oracle::step_text_with;
 use crate::judge::plan::{Plan, Then, When};
 
 /// The text of report.txt.
@@ -89,11 +89,10 @@ fn kernel(text: &mut String, report: &Report) {
 fn course(text: &mut String, plan: &Plan) {
     let paths = paths(plan);
     let words = |step: &Step| {
-        let mut words = step_text(step);
-        for (slot, path) in &paths {
-            words = words.replace(&format!("descriptor {slot}"), path);
-        }
-        words
+        step_text_with(step, |slot| match paths.get(&slot) {
+            Some(path) => path.clone(),
+            None => format!("descriptor {slot}"),
+        })
     };
     let line = |steps: &[Step]| {
         let steps: Vec<_> = steps.iter().map(words).collect();
@@ -157,23 +156,15 @@ fn course(text: &mut String, plan: &Plan) {
     }
 }
 
-/// What each descriptor was opened by. The highest number first: 1 is the beginning of 10.
-fn paths(plan: &Plan) -> Vec<(u32, String)> {
+/// What each descriptor was opened by.
+fn paths(plan: &Plan) -> BTreeMap<u32, String> {
     let actors = plan.episode.actors.iter().flat_map(|actor| &actor.steps);
-    let opens: BTreeMap<_, _> = (actors.chain(&plan.episode.after))
+    (actors.chain(&plan.episode.after))
         .filter_map(|step| match step {
             Step::Open { path, slot, .. } => Some((*slot, path.clone())),
             _ => None,
         })
-        .collect();
-    opens.into_iter().rev().collect()
-}
-
-fn kebab<T: serde::Serialize>(value: &T) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(name)) => name,
-        _ => String::new(),
-    }
+        .collect()
 }
 
 #[cfg(test)]

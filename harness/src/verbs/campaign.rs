@@ -10,6 +10,7 @@ use super::prepare::Prepared;
 use crate::engine::episode::{self, Ended};
 use crate::engine::guest::{BootFailure, Guest, Happening, Loss, Recipe};
 use crate::error::Error;
+use crate::exit::Exit;
 use crate::interrupt::RunListens;
 use crate::judge::finding::{Evidence, Findings, Met, Setting};
 use crate::judge::oracle::{self, result_text, step_text};
@@ -143,6 +144,21 @@ impl<'a> Campaign<'a> {
     /// Where it is kept.
     pub(super) fn dir(&self) -> &std::path::Path {
         self.dir.path()
+    }
+
+    /// [`Campaign::drive`] for a verb that needs a verdict: an interrupt, or a rig that failed, is
+    /// an error.
+    pub(super) fn verdict(&mut self) -> Result<Summary, Error> {
+        let summary = self.drive()?;
+        match summary.exit() {
+            Exit::Interrupted => Err(Error::Interrupted),
+            Exit::Rig => Err(Error::Rig(format!(
+                "{}: {}",
+                summary.title,
+                summary.lost_why.as_deref().unwrap_or("no episode ran")
+            ))),
+            _ => Ok(summary),
+        }
     }
 
     /// Runs until the goal, a signal, or a failure of the rig; writes the summary whatever

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::campaign::{Campaign, Settings};
 use super::prepare::{self, Prepared, Wanted};
-use super::run::{random_seed, say, say_json};
+use super::run::{say, say_json, seed_or_random};
 use crate::cli::{Format, GalleryArgs};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -83,10 +83,7 @@ pub fn run(arguments: &GalleryArgs, command: Vec<String>) -> Result<Exit, Error>
     check_names(&whole, &arguments.only)?;
     let wanted =
         |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
-    let first = match arguments.seed {
-        Some(seed) => seed,
-        None => random_seed()?,
-    };
+    let first = seed_or_random(arguments.seed)?;
     let path = (arguments.out.clone()).unwrap_or_else(|| RunDir::default_path("gallery"));
     let mut gallery = Gallery {
         arguments,
@@ -175,8 +172,8 @@ impl Gallery<'_> {
             let goal = Goal::Duration(self.arguments.budget.0);
             let (summary, wall) = self.campaign(&target, variant, seed, goal)?;
             row.variant = variant;
+            row.episodes = summary.episodes();
             row.found = summary.findings.into_iter().next().map(Found::from);
-            row.episodes = summary.gated.episodes + summary.ungated.episodes;
             row.wall_ms = wall.as_millis() as u64;
             if row.found.is_some() {
                 break;
@@ -200,8 +197,7 @@ impl Gallery<'_> {
         })
     }
 
-    /// One run in a directory of its own. Its exit tells a rig that failed from one that found
-    /// nothing.
+    /// One run in a directory of its own.
     fn campaign(
         &mut self,
         target: &Chosen,
@@ -226,16 +222,8 @@ impl Gallery<'_> {
         let dir = RunDir::create(&self.dir.join(format!("{name}-{variant}-{seed}")))?;
         let settings = Settings::inner(seed, goal, &self.command);
         let started = Instant::now();
-        let summary = Campaign::new(started, target, prepared, settings, dir)?.drive()?;
-        match summary.exit() {
-            Exit::Interrupted => Err(Error::Interrupted),
-            Exit::Rig => Err(Error::Rig(format!(
-                "{}: {}",
-                summary.title,
-                summary.lost_why.as_deref().unwrap_or("no episode ran")
-            ))),
-            _ => Ok((summary, started.elapsed())),
-        }
+        let summary = Campaign::new(started, target, prepared, settings, dir)?.verdict()?;
+        Ok((summary, started.elapsed()))
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::campaign::{Campaign, Settings};
 use super::prepare::{self, Wanted};
-use super::run::{random_seed, say, say_json};
+use super::run::{say, say_json, seed_or_random};
 use crate::cli::{Format, LifetimesArgs};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -51,10 +51,7 @@ pub fn run(arguments: &LifetimesArgs, command: Vec<String>) -> Result<Exit, Erro
     for only in &arguments.only {
         Chosen::find(&arguments.target, Some(only), None)?;
     }
-    let seed = match arguments.seed {
-        Some(seed) => seed,
-        None => random_seed()?,
-    };
+    let seed = seed_or_random(arguments.seed)?;
     let wanted = Wanted {
         variant: arguments.variant.0,
         source: None,
@@ -77,14 +74,8 @@ pub fn run(arguments: &LifetimesArgs, command: Vec<String>) -> Result<Exit, Erro
         let dir = RunDir::create(&temp.path().join("run"))?;
         let goal = Goal::Episodes(arguments.episodes);
         let settings = Settings::inner(seed, goal, &command);
-        let summary = Campaign::new(Instant::now(), &target, &prepared, settings, dir)?.drive()?;
-        match summary.exit() {
-            Exit::Interrupted => return Err(Error::Interrupted),
-            Exit::Rig => {
-                return Err(Error::Rig(summary.lost_why.unwrap_or(summary.title)));
-            }
-            _ => {}
-        }
+        let summary =
+            Campaign::new(Instant::now(), &target, &prepared, settings, dir)?.verdict()?;
         let row = Row::new(lifetime, asked(&target, seed, arguments.episodes), summary);
         if arguments.format == Format::Human {
             say(&row.human())?;

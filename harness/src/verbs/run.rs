@@ -27,10 +27,7 @@ pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
         arguments.lifetime.as_deref(),
         arguments.mutant.as_deref(),
     )?;
-    let seed = match arguments.seed {
-        Some(seed) => seed,
-        None => random_seed()?,
-    };
+    let seed = seed_or_random(arguments.seed)?;
     let path = arguments
         .out
         .clone()
@@ -66,7 +63,11 @@ pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
     Ok(ended.exit())
 }
 
-pub(super) fn random_seed() -> Result<u64, Error> {
+/// The seed that was asked for, or a new one.
+pub(super) fn seed_or_random(asked: Option<u64>) -> Result<u64, Error> {
+    if let Some(seed) = asked {
+        return Ok(seed);
+    }
     let mut bytes = [0; SEED_BYTES];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))

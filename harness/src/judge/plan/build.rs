@@ -224,8 +224,7 @@ impl<'a> Builder<'a> {
 
     /// In `after`: modules that others need go last, once nothing of theirs is in use.
     pub(super) fn unload_helpers(&mut self) {
-        let helpers: Vec<_> = self.helpers();
-        for module in helpers {
+        for module in self.helpers() {
             let path = format!("/sys/module/{module}/refcnt");
             let idle = Step::WaitText {
                 path,

@@ -5,7 +5,6 @@ use knobrig_proto::Step;
 
 use super::build::Builder;
 use super::{EBUSY, EWOULDBLOCK, Expect, Place, Rule};
-use crate::target::Knob;
 
 /// The slot of an open that must fail.
 const EXCLUDED: u32 = 15;
@@ -44,9 +43,8 @@ impl Builder<'_> {
             // The refused teardown changed nothing.
             self.ops_succeed(knob, slot);
         }
-        let pins = |it: &Self, knob: &Knob| it.target.pins(knob);
         for (slot, knob) in (0..).zip(&knobs) {
-            if pins(self, knob) {
+            if self.target.pins(knob) {
                 self.close(slot);
                 open -= 1;
                 self.check_count(bound + open);
@@ -63,7 +61,7 @@ impl Builder<'_> {
         self.check_count(0);
         self.unload_at_zero();
         for (slot, knob) in (0..).zip(&knobs) {
-            if !pins(self, knob) {
+            if !self.target.pins(knob) {
                 self.ops_find_it_gone(knob, slot);
                 self.close(slot);
             }

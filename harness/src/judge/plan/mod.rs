@@ -5,7 +5,7 @@
 //! checks, and each shape is a file.
 
 use dk_control::Gate;
-use knobrig_proto::{Episode, Step};
+use knobrig_proto::Episode;
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
@@ -257,7 +257,7 @@ pub fn plan(target: &Chosen, seed: u64, number: u64, shapes: &[Shape]) -> Plan {
 
 /// Most episodes place their race; the rest looks where no gate does. What waits for a time to
 /// pass is rare.
-const MIX: &[(Shape, u32)] = &[
+pub(super) const MIX: &[(Shape, u32)] = &[
     (Shape::Gated, 28),
     (Shape::Stress, 10),
     (Shape::Birth, 6),
@@ -300,14 +300,10 @@ fn can(target: &Chosen, shape: Shape) -> bool {
     }
 }
 
-/// Whether a teardown's step ends the driver: an unload, or the write that unbinds or gives up.
-pub(super) fn ends_driver(step: &Step) -> bool {
-    matches!(step, Step::Unload { .. } | Step::WriteFile { .. })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use knobrig_proto::Step;
     use proptest::prelude::*;
 
     const LIFETIMES: [&str; 5] = [

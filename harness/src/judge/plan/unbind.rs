@@ -42,7 +42,7 @@ impl Builder<'_> {
             return;
         };
         let (Victim::Held(knob, _) | Victim::Poller(knob)) = victim;
-        let holder = match victim {
+        match victim {
             Victim::Held(_, op) => {
                 self.gate(INSIDE, &knob.asks[&op], Point::Seen, GATE_DEADLINE_MS);
                 let raise = Then::Raise(READY.into());
@@ -52,7 +52,6 @@ impl Builder<'_> {
                     let expect = Expect::OkOr(vec![ENODEV]);
                     self.act_checked(holder, step, Rule::OpReturns, expect);
                 }
-                holder
             }
             Victim::Poller(_) => {
                 let poller = self.open_by("poller", knob, true);
@@ -64,10 +63,8 @@ impl Builder<'_> {
                 let expect = Expect::OneOf(vec![1]);
                 let polls = self.act_checked(poller, step, Rule::OpReturns, expect);
                 self.react(self.settled(polls), [Then::Raise(READY.into())]);
-                poller
             }
-        };
-        debug_assert_eq!(holder, 0);
+        }
         let unbinder = self.actor("unbind", true, Some(rng));
         self.await_signal(unbinder, READY);
         let ends = self.act_checked(unbinder, unbind, Rule::Unbinds, Expect::OkOr(vec![]));

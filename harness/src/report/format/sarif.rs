@@ -5,15 +5,11 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::error::Error;
+use crate::judge::finding::kebab;
 use crate::logs::LogReports;
 
 pub(super) fn render(logs: &[LogReports]) -> Result<String, Error> {
-    let class = |report: &knobrig_klog::Report| {
-        serde_json::to_value(report.class)
-            .ok()
-            .and_then(|value| value.as_str().map(str::to_owned))
-            .unwrap_or_default()
-    };
+    let class = |report: &knobrig_klog::Report| kebab(&report.class);
     let all = || logs.iter().flat_map(|log| &log.reports);
     let rules: BTreeSet<_> = all().map(class).collect();
     let rules: Vec<_> = rules.into_iter().map(|id| json!({ "id": id })).collect();

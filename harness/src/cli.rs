@@ -29,6 +29,10 @@ pub enum Verb {
     Gallery(GalleryArgs),
     /// Show each rule of each lifetime as observed in a real guest.
     Lifetimes(LifetimesArgs),
+    /// Run the episode of a finding again: does it show again, and how often?
+    Repro(ReproArgs),
+    /// Find the least that still shows a finding: actors, ops, and the order between them.
+    Minimize(MinimizeArgs),
     /// Read any kernel log and tell what it says.
     Report(ReportArgs),
     /// Set up and run the whole test suite, guests included.
@@ -154,6 +158,66 @@ pub struct LifetimesArgs {
     #[arg(long, value_enum, default_value = "auto")]
     pub accel: AccelChoice,
     /// How the table is printed.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
+}
+
+/// `repro`
+#[derive(Debug, Args)]
+pub struct ReproArgs {
+    /// A finding.json, its directory, or a run with one finding.
+    pub finding: PathBuf,
+    /// How often the episode runs at most.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub times: u64,
+    /// Go on when it has shown: how often does it, of all the times?
+    #[arg(long)]
+    pub keep_going: bool,
+    /// The same episode on the same lifetime without the mutant: must show nothing.
+    #[arg(long)]
+    pub correct: bool,
+    /// A target file (.toml) in place of the target that the finding names.
+    #[arg(long)]
+    pub target: Option<String>,
+    /// Build the kernel from this tree or tarball instead of the pinned source.
+    #[arg(long, value_name = "DIR|TARBALL")]
+    pub kernel_source: Option<PathBuf>,
+    /// How guest code runs; auto takes KVM where it truly works.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub accel: AccelChoice,
+    /// Where the runs are kept [default: knobrig-out/TIME-TARGET-repro].
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
+}
+
+/// `minimize`
+#[derive(Debug, Args)]
+pub struct MinimizeArgs {
+    /// A finding.json, its directory, or a run with one finding.
+    pub finding: PathBuf,
+    /// How often something is tried without a part before the part counts as needed.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub tries: u64,
+    /// How often the minimal episode runs without each of its edges, to show that the edge is
+    /// needed.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub proof: u64,
+    /// A target file (.toml) in place of the target that the finding names.
+    #[arg(long)]
+    pub target: Option<String>,
+    /// Build the kernel from this tree or tarball instead of the pinned source.
+    #[arg(long, value_name = "DIR|TARBALL")]
+    pub kernel_source: Option<PathBuf>,
+    /// How guest code runs; auto takes KVM where it truly works.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub accel: AccelChoice,
+    /// Where the result is kept [default: knobrig-out/TIME-TARGET-minimize].
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// How the result is printed.
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,
 }

@@ -12,5 +12,6 @@ pub mod interrupt;
 pub mod judge;
 pub mod logs;
 pub mod report;
+pub mod schedule;
 pub mod target;
 pub mod verbs;

@@ -30,6 +30,8 @@ fn main() -> ExitCode {
         Verb::Run(arguments) => verbs::run::run(arguments, command),
         Verb::Gallery(arguments) => verbs::gallery::run(arguments, command),
         Verb::Lifetimes(arguments) => verbs::lifetimes::run(arguments, command),
+        Verb::Repro(arguments) => verbs::repro::run(arguments, command),
+        Verb::Minimize(arguments) => verbs::minimize::run(arguments, command),
         Verb::Report(arguments) => verbs::report::run(arguments),
         Verb::Test(arguments) => verbs::test::run(arguments),
         Verb::Doctor => verbs::doctor::run(),

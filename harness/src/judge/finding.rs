@@ -155,6 +155,31 @@ pub struct Setting {
     pub seed: u64,
     /// Id of the kernel image.
     pub kernel: String,
+    /// What the guest was.
+    #[serde(default)]
+    pub guest: GuestKind,
+}
+
+/// What a finding's guest was, beside its kernel's id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestKind {
+    /// The kernel's variant.
+    pub variant: String,
+    /// vCPUs.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+}
+
+impl Default for GuestKind {
+    /// What a guest is that nobody asked to be otherwise.
+    fn default() -> Self {
+        Self {
+            variant: "kasan".into(),
+            cpus: 2,
+            memory_mib: 512,
+        }
+    }
 }
 
 /// A deduplicated failure, with its evidence and what replays it.
@@ -267,6 +292,7 @@ mod tests {
             mutant: None,
             seed: 1,
             kernel: "k".into(),
+            guest: GuestKind::default(),
         };
         let mut findings = Findings::default();
         findings.add(violation("read refcnt"), &[], met(3), &setting, None);

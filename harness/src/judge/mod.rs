@@ -4,4 +4,5 @@
 pub mod finding;
 pub mod oracle;
 pub mod plan;
+pub mod statistics;
 pub mod summary;

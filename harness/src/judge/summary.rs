@@ -48,6 +48,8 @@ pub struct FindingLine {
     pub number: usize,
     /// Its title.
     pub title: String,
+    /// What equal failures share.
+    pub key: String,
     /// Times met.
     pub count: u64,
     /// Milliseconds of the guest's time from its first episode to the finding.
@@ -170,6 +172,7 @@ mod tests {
         summary.findings.push(FindingLine {
             number: 1,
             title: "t".into(),
+            key: "k".into(),
             count: 1,
             guest_ms: 1,
             episode: Some(1),

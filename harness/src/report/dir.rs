@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::events::{Event, Reporter, Stamped};
 use crate::engine::qemu::{Accel, Qemu};
 use crate::error::Error;
-use crate::judge::finding::{Finding, Setting};
+use crate::judge::finding::{self, Finding, Setting};
 use crate::judge::summary::Summary;
 
 /// Version of manifest.json.
@@ -176,6 +176,64 @@ impl Reporter for RunDir {
         self.events
             .write_all(&line)
             .map_err(Error::file("write", self.path.join("events.jsonl")))
+    }
+}
+
+/// Reads a finding: a finding.json, its directory, or a run that has exactly one.
+///
+/// # Errors
+/// There is none there, it can't be told which, or it can't be read.
+pub fn read_finding(path: &Path) -> Result<Finding, Error> {
+    let file = match path.is_dir() {
+        true => finding_in(path)?,
+        false => path.to_owned(),
+    };
+    let text = std::fs::read(&file).map_err(|error| {
+        Error::Usage(format!(
+            "{}: {error}; give a finding.json, its directory, or a run's directory",
+            file.display()
+        ))
+    })?;
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let wrong = |error: serde_json::Error| {
+        Error::Usage(format!("{} is no finding: {error}", file.display()))
+    };
+    let Versioned { version } = serde_json::from_slice(&text).map_err(wrong)?;
+    if version > finding::VERSION {
+        return Err(Error::Usage(format!(
+            "{} is of version {version}, this program reads up to {}; take a newer knobrig",
+            file.display(),
+            finding::VERSION
+        )));
+    }
+    serde_json::from_slice(&text).map_err(wrong)
+}
+
+fn finding_in(dir: &Path) -> Result<PathBuf, Error> {
+    let own = dir.join("finding.json");
+    if own.exists() {
+        return Ok(own);
+    }
+    let findings = dir.join("findings");
+    let mut there: Vec<_> = std::fs::read_dir(&findings)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    there.sort();
+    match &there[..] {
+        [one] => Ok(one.join("finding.json")),
+        [] => Err(Error::Usage(format!(
+            "{} holds no finding; give a finding.json, its directory, or a run's directory",
+            dir.display()
+        ))),
+        [first, ..] => Err(Error::Usage(format!(
+            "{} holds {} findings; say which, as {}",
+            dir.display(),
+            there.len(),
+            first.display()
+        ))),
     }
 }
 

@@ -1,15 +1,14 @@
 //! A finding as a kernel developer reads it: what spoke, which object, which op met which
 //! teardown step, and the kernel's words.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use knobrig_klog::{Report, Role, readable};
 use knobrig_proto::{Repeat, Step};
 
-use crate::judge::finding::{Evidence, Finding, kebab};
-use crate::judge::oracle::step_text_with;
-use crate::judge::plan::{Plan, Then, When};
+use super::story::Words;
+use crate::judge::finding::{Evidence, Finding};
+use crate::judge::plan::Plan;
 
 /// The text of report.txt.
 pub fn text(finding: &Finding) -> String {
@@ -87,15 +86,9 @@ fn kernel(text: &mut String, report: &Report) {
 
 /// The episode in words: who did what, and what waited for what.
 fn course(text: &mut String, plan: &Plan) {
-    let paths = paths(plan);
-    let words = |step: &Step| {
-        step_text_with(step, |slot| match paths.get(&slot) {
-            Some(path) => path.clone(),
-            None => format!("descriptor {slot}"),
-        })
-    };
+    let words = Words::of(plan);
     let line = |steps: &[Step]| {
-        let steps: Vec<_> = steps.iter().map(words).collect();
+        let steps: Vec<_> = steps.iter().map(|step| words.step(step)).collect();
         steps.join("; ")
     };
     let shape = format!("{:?}", plan.shape).to_lowercase();
@@ -118,34 +111,10 @@ fn course(text: &mut String, plan: &Plan) {
         let _ = writeln!(text, "    {:<12} {}{again}", actor.name, line(&actor.steps));
     }
     for gate in &plan.gates {
-        let _ = writeln!(
-            text,
-            "    device       holds a {} at {} (gate {})",
-            gate.kinds
-                .iter()
-                .map(kebab)
-                .collect::<Vec<_>>()
-                .join(" or "),
-            kebab(&gate.point),
-            gate.tag
-        );
+        let _ = writeln!(text, "    device       {}", words.gate(gate));
     }
     for reaction in &plan.reactions {
-        let when = match &reaction.when {
-            When::Held(tag) => format!("gate {tag} holds"),
-            When::Settled(name, step) => {
-                let steps = plan.episode.actors.iter().find(|actor| actor.name == *name);
-                let step = steps.and_then(|actor| actor.steps.get(*step));
-                let step = step.map_or(String::new(), words);
-                format!("{name} waits in, or has done, \"{step}\"")
-            }
-        };
-        let then = reaction.then.iter().map(|then| match then {
-            Then::Raise(name) => format!("signal {name}"),
-            Then::Release(tag) => format!("let go what gate {tag} holds"),
-        });
-        let then: Vec<_> = then.collect();
-        let _ = writeln!(text, "    when         {when}: {}", then.join(", "));
+        let _ = writeln!(text, "    when         {}", words.reaction(reaction));
     }
     let told: Vec<_> = (plan.episode.after.iter())
         .filter(|step| !matches!(step, Step::Exists { .. } | Step::ReadFile { .. }))
@@ -156,21 +125,10 @@ fn course(text: &mut String, plan: &Plan) {
     }
 }
 
-/// What each descriptor was opened by.
-fn paths(plan: &Plan) -> BTreeMap<u32, String> {
-    let actors = plan.episode.actors.iter().flat_map(|actor| &actor.steps);
-    (actors.chain(&plan.episode.after))
-        .filter_map(|step| match step {
-            Step::Open { path, slot, .. } => Some((*slot, path.clone())),
-            _ => None,
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::finding::{Findings, Met, Setting};
+    use crate::judge::finding::{Findings, GuestKind, Met, Setting};
     use crate::judge::plan::{Shape, plan};
     use crate::target::Chosen;
 
@@ -202,6 +160,7 @@ mod tests {
                 mutant: Some("free-before-remove".into()),
                 seed: 1,
                 kernel: "k".into(),
+                guest: GuestKind::default(),
             },
             Some(&plan),
         );

@@ -69,6 +69,15 @@ pub fn summary(summary: &Summary, dir: &Path) -> String {
     );
     let _ = writeln!(text, "  seed       {}", summary.seed);
     let _ = writeln!(text, "  kept in    {}", dir.display());
+    if let Some(first) = summary.findings.first() {
+        let _ = writeln!(
+            text,
+            "  next       read {0}, show it again by `cargo rig repro {1}`",
+            dir.join(format!("findings/{:03}/report.txt", first.number))
+                .display(),
+            dir.join(format!("findings/{:03}", first.number)).display(),
+        );
+    }
     text
 }
 
@@ -140,6 +149,7 @@ mod tests {
         summary.findings.push(FindingLine {
             number: 1,
             title: "KASAN: slab-use-after-free Read in mydrv::show".into(),
+            key: "k".into(),
             count: 3,
             guest_ms: 1_250,
             episode: Some(3),

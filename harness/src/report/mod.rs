@@ -6,3 +6,4 @@ pub mod finding;
 pub mod format;
 pub mod human;
 pub mod progress;
+pub mod story;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::campaign::{Campaign, Settings};
+use super::campaign::{Campaign, Mix, Settings};
 use super::prepare::{self, Prepared, Wanted};
 use crate::cli::{BenchCommand, Format, Span};
 use crate::error::Error;
@@ -131,12 +131,14 @@ fn side(
 ) -> Result<Side, Error> {
     let temp = tempfile::tempdir().map_err(Error::file("create a directory in", "/tmp"))?;
     let dir = RunDir::create(&temp.path().join("run"))?;
-    let settings = Settings {
-        shapes: vec![shape],
-        ..Settings::inner(seed, Goal::Duration(duration.0), &[])
-    };
+    let settings = Settings::inner(seed, Goal::Duration(duration.0), &[]);
     let started = std::time::Instant::now();
-    let summary = Campaign::new(started, target, prepared, settings, dir)?.drive()?;
+    let mut episodes = Mix {
+        target,
+        seed,
+        shapes: vec![shape],
+    };
+    let summary = Campaign::new(started, target, prepared, settings, dir)?.drive(&mut episodes)?;
     if summary.interrupted {
         return Err(Error::Interrupted);
     }

@@ -12,9 +12,10 @@ use crate::engine::guest::{BootFailure, Guest, Happening, Loss, Recipe};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::interrupt::RunListens;
-use crate::judge::finding::{Evidence, Findings, Met, Setting};
+use crate::judge::finding::{Evidence, Findings, GuestKind, Met, Setting};
 use crate::judge::oracle::{self, result_text, step_text};
 use crate::judge::plan::{Plan, Shape, plan};
+use crate::judge::statistics::Rate;
 use crate::judge::summary::{FindingLine, Summary};
 use crate::report::dir::{self, KernelInfo, Manifest, RunDir};
 use crate::report::events::{self, Event, Reporter};
@@ -28,6 +29,91 @@ const DEVICE_DEATHS: u64 = 20;
 /// Plans kept so that a late report finds the episode that it came of.
 const PLANS_KEPT: usize = 64;
 
+/// Where a campaign's episodes come from, one after the other.
+pub(super) trait Episodes {
+    /// The episode to run under this number.
+    fn next(&mut self, number: u64) -> Plan;
+    /// What came of the last one: the key of the failure that it showed. Not called for an episode
+    /// that was lost with its guest for no fault of the driver; the next then stands for it.
+    fn told(&mut self, _shown: Option<&str>) {}
+    /// Whether all that was wanted is known.
+    fn done(&self) -> bool {
+        false
+    }
+}
+
+/// Seeded episodes of some shapes, or of the usual mix if there are none.
+#[derive(Clone, Debug)]
+pub(super) struct Mix<'a> {
+    pub(super) target: &'a Chosen,
+    pub(super) seed: u64,
+    pub(super) shapes: Vec<Shape>,
+}
+
+impl<'a> Mix<'a> {
+    /// The usual mix.
+    pub(super) fn usual(target: &'a Chosen, seed: u64) -> Self {
+        Self {
+            target,
+            seed,
+            shapes: Vec::new(),
+        }
+    }
+}
+
+impl Episodes for Mix<'_> {
+    fn next(&mut self, number: u64) -> Plan {
+        plan(self.target, self.seed, number, &self.shapes)
+    }
+}
+
+/// The same episode again and again: how often does it show one failure?
+#[derive(Clone, Debug)]
+pub(super) struct Trials<'a> {
+    plan: &'a Plan,
+    key: &'a str,
+    /// So many at most.
+    times: u64,
+    /// So many that show it are enough.
+    enough: u64,
+    tried: u64,
+    shown: u64,
+}
+
+impl<'a> Trials<'a> {
+    /// `times` trials, fewer if `enough` of them show the failure of this key.
+    pub(super) fn new(plan: &'a Plan, key: &'a str, times: u64, enough: u64) -> Self {
+        Self {
+            plan,
+            key,
+            times,
+            enough,
+            tried: 0,
+            shown: 0,
+        }
+    }
+
+    /// How often it was shown.
+    pub(super) fn rate(&self) -> Rate {
+        Rate::wilson(self.shown, self.tried)
+    }
+}
+
+impl Episodes for Trials<'_> {
+    fn next(&mut self, number: u64) -> Plan {
+        self.plan.numbered(number)
+    }
+
+    fn told(&mut self, shown: Option<&str>) {
+        self.tried += 1;
+        self.shown += u64::from(shown == Some(self.key));
+    }
+
+    fn done(&self) -> bool {
+        self.tried >= self.times || self.shown >= self.enough
+    }
+}
+
 /// What a campaign is to be.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -35,8 +121,6 @@ pub(super) struct Settings {
     pub(super) seed: u64,
     /// When it ends.
     pub(super) goal: Goal,
-    /// Restricts the episodes; empty for the usual mix.
-    pub(super) shapes: Vec<Shape>,
     /// End at the first finding.
     pub(super) fail_fast: bool,
     /// vCPUs of the guest.
@@ -56,7 +140,6 @@ impl Settings {
         Self {
             seed,
             goal,
-            shapes: Vec::new(),
             fail_fast: true,
             cpus: 2,
             memory_mib: 512,
@@ -111,6 +194,11 @@ impl<'a> Campaign<'a> {
             mutant: target.mutant.as_ref().map(|mutant| mutant.name.clone()),
             seed: settings.seed,
             kernel: prepared.kernel.id.clone(),
+            guest: GuestKind {
+                variant: prepared.kernel.variant.to_string(),
+                cpus: settings.cpus,
+                memory_mib: settings.memory_mib,
+            },
         };
         dir.manifest(&Manifest {
             version: dir::VERSION,
@@ -148,8 +236,8 @@ impl<'a> Campaign<'a> {
 
     /// [`Campaign::drive`] for a verb that needs a verdict: an interrupt, or a rig that failed, is
     /// an error.
-    pub(super) fn verdict(&mut self) -> Result<Summary, Error> {
-        let summary = self.drive()?;
+    pub(super) fn verdict(&mut self, episodes: &mut dyn Episodes) -> Result<Summary, Error> {
+        let summary = self.drive(episodes)?;
         match summary.exit() {
             Exit::Interrupted => Err(Error::Interrupted),
             Exit::Rig => Err(Error::Rig(format!(
@@ -163,7 +251,7 @@ impl<'a> Campaign<'a> {
 
     /// Runs until the goal, a signal, or a failure of the rig; writes the summary whatever
     /// happens.
-    pub(super) fn drive(&mut self) -> Result<Summary, Error> {
+    pub(super) fn drive(&mut self, episodes: &mut dyn Episodes) -> Result<Summary, Error> {
         // One thread: children are tied to the life of the thread that starts them.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -173,7 +261,7 @@ impl<'a> Campaign<'a> {
             let interrupted = interrupted()?;
             let _listens = RunListens::new();
             tokio::select! {
-                result = self.guests() => result,
+                result = self.guests(episodes) => result,
                 () = interrupted => {
                     self.summary.interrupted = true;
                     Ok(())
@@ -206,6 +294,7 @@ impl<'a> Campaign<'a> {
             .map(|finding| FindingLine {
                 number: finding.number,
                 title: finding.title.clone(),
+                key: finding.key.clone(),
                 count: finding.count,
                 guest_ms: finding.first.guest_ms,
                 episode: finding.first.episode,
@@ -222,7 +311,7 @@ impl<'a> Campaign<'a> {
         self.dir.event(at, event)
     }
 
-    async fn guests(&mut self) -> Result<(), Error> {
+    async fn guests(&mut self, episodes: &mut dyn Episodes) -> Result<(), Error> {
         let title = self.summary.title.clone();
         let seed = self.settings.seed;
         self.tell(&Event::RunStarted {
@@ -231,9 +320,9 @@ impl<'a> Campaign<'a> {
             seed,
         })?;
         let mut fruitless = 0;
-        while !self.reached() {
+        while !self.reached() && !episodes.done() {
             let before = self.summary.episodes();
-            match self.one_guest().await? {
+            match self.one_guest(episodes).await? {
                 Ok(TurnEnd::Goal) => return Ok(()),
                 Ok(TurnEnd::Found) if self.settings.fail_fast => return Ok(()),
                 Ok(TurnEnd::Found) => fruitless = 0,
@@ -265,7 +354,10 @@ impl<'a> Campaign<'a> {
     }
 
     /// Boots a guest and runs episodes in it. The inner error tells how it was lost.
-    async fn one_guest(&mut self) -> Result<Result<TurnEnd, String>, Error> {
+    async fn one_guest(
+        &mut self,
+        episodes: &mut dyn Episodes,
+    ) -> Result<Result<TurnEnd, String>, Error> {
         self.summary.guests += 1;
         let number = self.summary.guests;
         self.tell(&Event::GuestBooting { guest: number })?;
@@ -281,7 +373,7 @@ impl<'a> Campaign<'a> {
                 })?;
                 return Ok(Err(format!("its boot was not clean: {}", report.title)));
             }
-            Err(BootFailure::Lost(loss)) => return self.lost(number, None, 0, loss),
+            Err(BootFailure::Lost(loss)) => return self.lost(episodes, number, None, 0, loss),
         };
         let boot_ms = booted.elapsed().as_millis() as u64;
         let kernel = guest.release.clone();
@@ -296,7 +388,7 @@ impl<'a> Campaign<'a> {
         }
         let first = Instant::now();
         self.turn_began = Some(first);
-        let turn = self.turn(&mut guest, number, first).await;
+        let turn = self.turn(episodes, &mut guest, number, first).await;
         self.count_turn();
         let guest_ms = first.elapsed().as_millis() as u64;
         match turn {
@@ -311,7 +403,7 @@ impl<'a> Campaign<'a> {
                     .next_episode
                     .checked_sub(1)
                     .filter(|episode| *episode > 0);
-                self.lost(number, episode, guest_ms, loss)
+                self.lost(episodes, number, episode, guest_ms, loss)
             }
             Err(error) => Err(error),
         }
@@ -321,6 +413,7 @@ impl<'a> Campaign<'a> {
     /// once an episode ran; all else is the rig's failure.
     fn lost(
         &mut self,
+        episodes: &mut dyn Episodes,
         guest: u64,
         episode: Option<u64>,
         guest_ms: u64,
@@ -334,7 +427,8 @@ impl<'a> Campaign<'a> {
                     episode,
                     guest_ms,
                 };
-                self.found(vec![Evidence::Guest { why }], met)?;
+                let key = self.found(vec![Evidence::Guest { why }], met)?;
+                episodes.told(key.as_deref());
                 Ok(Ok(TurnEnd::Found))
             }
             Loss::Device(_) if self.summary.device_deaths < DEVICE_DEATHS => {
@@ -363,6 +457,7 @@ impl<'a> Campaign<'a> {
     /// Episodes in one guest until the goal or a failure.
     async fn turn(
         &mut self,
+        episodes: &mut dyn Episodes,
         guest: &mut Guest,
         number: u64,
         first: Instant,
@@ -370,15 +465,10 @@ impl<'a> Campaign<'a> {
         if let Err(loss) = self.set_up(guest).await {
             return Ok(Err(loss));
         }
-        while !self.reached() {
+        while !self.reached() && !episodes.done() {
             let episode = self.next_episode;
             self.next_episode += 1;
-            let plan = plan(
-                self.target,
-                self.settings.seed,
-                episode,
-                &self.settings.shapes,
-            );
+            let plan = episodes.next(episode);
             self.plans.insert(episode, plan.clone());
             while self.plans.len() > PLANS_KEPT {
                 self.plans.pop_first();
@@ -396,7 +486,8 @@ impl<'a> Campaign<'a> {
             let whole = match ended {
                 Ended::Whole(whole) => whole,
                 Ended::Kernel { report, episode } => {
-                    self.found(vec![Evidence::Kernel { report }], met(episode))?;
+                    let key = self.found(vec![Evidence::Kernel { report }], met(episode))?;
+                    episodes.told(key.as_deref());
                     return Ok(Ok(TurnEnd::Found));
                 }
             };
@@ -424,13 +515,15 @@ impl<'a> Campaign<'a> {
             let violation = verdict.violations.into_iter().next();
             evidence.extend(violation.map(|violation| Evidence::Rule { violation }));
             if evidence.is_empty() {
+                episodes.told(None);
                 continue;
             }
             // The kernel's own words, if there are any, tell more.
             if let Ok(Some(Happening::Report { report, .. })) = guest.drain_console().await {
                 evidence.insert(0, Evidence::Kernel { report });
             }
-            self.found(evidence, met(Some(episode)))?;
+            let key = self.found(evidence, met(Some(episode)))?;
+            episodes.told(key.as_deref());
             return Ok(Ok(TurnEnd::Found));
         }
         // Nothing is clean that was not heard to the end.
@@ -466,11 +559,12 @@ impl<'a> Campaign<'a> {
         }
     }
 
-    /// Takes in what the oracles said of one failure; the first of it names the failure.
-    fn found(&mut self, evidence: Vec<Evidence>, met: Met) -> Result<(), Error> {
+    /// Takes in what the oracles said of one failure; the first of it names the failure. Gives the
+    /// finding's key.
+    fn found(&mut self, evidence: Vec<Evidence>, met: Met) -> Result<Option<String>, Error> {
         let mut evidence = evidence.into_iter();
         let Some(first) = evidence.next() else {
-            return Ok(());
+            return Ok(None);
         };
         let others: Vec<_> = evidence.collect();
         let plan = met.episode.and_then(|episode| self.plans.get(&episode));
@@ -485,7 +579,8 @@ impl<'a> Campaign<'a> {
             title: finding.title,
             count: finding.count,
             episode,
-        })
+        })?;
+        Ok(Some(finding.key))
     }
 }
 

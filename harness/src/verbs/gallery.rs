@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use knobrig_images::Variant;
 use serde::Serialize;
 
-use super::campaign::{Campaign, Settings};
+use super::campaign::{Campaign, Mix, Settings};
 use super::prepare::{self, Prepared, Wanted};
 use super::run::{say, say_json, seed_or_random};
 use crate::cli::{Format, GalleryArgs};
@@ -222,7 +222,8 @@ impl Gallery<'_> {
         let dir = RunDir::create(&self.dir.join(format!("{name}-{variant}-{seed}")))?;
         let settings = Settings::inner(seed, goal, &self.command);
         let started = Instant::now();
-        let summary = Campaign::new(started, target, prepared, settings, dir)?.verdict()?;
+        let summary = Campaign::new(started, target, prepared, settings, dir)?
+            .verdict(&mut Mix::usual(target, seed))?;
         Ok((summary, started.elapsed()))
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::campaign::{Campaign, Settings};
+use super::campaign::{Campaign, Mix, Settings};
 use super::prepare::{self, Wanted};
 use super::run::{say, say_json, seed_or_random};
 use crate::cli::{Format, LifetimesArgs};
@@ -74,8 +74,8 @@ pub fn run(arguments: &LifetimesArgs, command: Vec<String>) -> Result<Exit, Erro
         let dir = RunDir::create(&temp.path().join("run"))?;
         let goal = Goal::Episodes(arguments.episodes);
         let settings = Settings::inner(seed, goal, &command);
-        let summary =
-            Campaign::new(Instant::now(), &target, &prepared, settings, dir)?.verdict()?;
+        let summary = Campaign::new(Instant::now(), &target, &prepared, settings, dir)?
+            .verdict(&mut Mix::usual(&target, seed))?;
         let row = Row::new(lifetime, asked(&target, seed, arguments.episodes), summary);
         if arguments.format == Format::Human {
             say(&row.human())?;
@@ -174,6 +174,7 @@ mod tests {
             summary.findings.push(FindingLine {
                 number: 1,
                 title: "rule counts: read refcnt: expected the text \"1\", read \"2\"".into(),
+                key: "k".into(),
                 count: 1,
                 guest_ms: 1,
                 episode: Some(1),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::campaign::{Campaign, Settings, blank};
+use super::campaign::{Campaign, Mix, Settings, blank};
 use super::prepare::{self, Wanted};
 use crate::cli::{Format, RunArgs};
 use crate::error::Error;
@@ -50,7 +50,6 @@ pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
             Some(episodes) => Goal::Episodes(episodes),
             None => Goal::Duration(arguments.duration.0),
         },
-        shapes: Vec::new(),
         fail_fast: arguments.fail_fast,
         cpus: arguments.cpus,
         memory_mib: arguments.memory,
@@ -58,7 +57,7 @@ pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
         command,
     };
     let mut campaign = Campaign::new(started, &target, &prepared, settings, dir)?;
-    let ended = campaign.drive()?;
+    let ended = campaign.drive(&mut Mix::usual(&target, seed))?;
     print(&ended, arguments.format, campaign.dir())?;
     Ok(ended.exit())
 }

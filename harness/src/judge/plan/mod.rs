@@ -5,7 +5,7 @@
 //! checks, and each shape is a file.
 
 use dk_control::Gate;
-use knobrig_proto::Episode;
+use knobrig_proto::{Episode, Step};
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
@@ -21,6 +21,7 @@ mod gated;
 mod late;
 mod naive;
 mod probe_fails;
+pub mod reduce;
 mod stress;
 mod unbind;
 
@@ -228,6 +229,24 @@ pub struct Plan {
     pub checks: Vec<Check>,
 }
 
+impl Plan {
+    /// The same episode under another number.
+    pub fn numbered(&self, number: u64) -> Self {
+        let mut plan = self.clone();
+        let old = marker(plan.episode.id);
+        for step in &mut plan.episode.before {
+            if let Step::WriteFile { path, data } = step
+                && path == "/dev/kmsg"
+                && data.trim_end() == old
+            {
+                *data = format!("{}\n", marker(number));
+            }
+        }
+        plan.episode.id = number;
+        plan
+    }
+}
+
 /// The line that an episode's start leaves in the kernel log, so that a report's place in the
 /// log tells its episode.
 pub fn marker(episode: u64) -> String {
@@ -303,7 +322,6 @@ fn can(target: &Chosen, shape: Shape) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use knobrig_proto::Step;
     use proptest::prelude::*;
 
     const LIFETIMES: [&str; 5] = [
@@ -405,6 +423,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_plan_under_another_number_is_the_same_episode() {
+        let target = chosen("pinned");
+        let first = plan(&target, 1, 7, &[Shape::Counts]);
+        let again = first.numbered(9);
+        assert_eq!(again, plan(&target, 1, 9, &[Shape::Counts]));
+        assert_eq!(again.numbered(7), first);
     }
 
     #[test]

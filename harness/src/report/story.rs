@@ -1,0 +1,194 @@
+//! An episode in words: steps by the paths of their descriptors, gates and orders as sentences.
+
+use std::collections::BTreeMap;
+
+use dk_control::Gate;
+use knobrig_proto::{Repeat, Step};
+
+use crate::judge::finding::kebab;
+use crate::judge::oracle::step_text_with;
+use crate::judge::plan::{Plan, Reaction, Then, When};
+
+/// The words for one plan.
+#[derive(Debug)]
+pub struct Words<'a> {
+    plan: &'a Plan,
+    /// What each descriptor was opened by.
+    paths: BTreeMap<u32, &'a str>,
+}
+
+impl<'a> Words<'a> {
+    /// Those of this plan.
+    pub fn of(plan: &'a Plan) -> Self {
+        let actors = plan.episode.actors.iter().flat_map(|actor| &actor.steps);
+        let paths = (actors.chain(&plan.episode.after))
+            .filter_map(|step| match step {
+                Step::Open { path, slot, .. } => Some((*slot, path.as_str())),
+                _ => None,
+            })
+            .collect();
+        Self { plan, paths }
+    }
+
+    /// A step.
+    pub fn step(&self, step: &Step) -> String {
+        step_text_with(step, |slot| match self.paths.get(&slot) {
+            Some(path) => (*path).to_owned(),
+            None => format!("descriptor {slot}"),
+        })
+    }
+
+    /// What a gate holds, and where.
+    pub fn gate(&self, gate: &Gate) -> String {
+        let kinds: Vec<_> = gate.kinds.iter().map(kebab).collect();
+        format!(
+            "holds a {} at {} (gate {})",
+            kinds.join(" or "),
+            kebab(&gate.point),
+            gate.tag
+        )
+    }
+
+    /// What follows from what.
+    pub fn reaction(&self, reaction: &Reaction) -> String {
+        let then = reaction.then.iter().map(|then| match then {
+            Then::Raise(name) => format!("signal {name}"),
+            Then::Release(tag) => format!("let go what gate {tag} holds"),
+        });
+        let then: Vec<_> = then.collect();
+        format!("{}: {}", self.when(&reaction.when), then.join(", "))
+    }
+
+    fn when(&self, when: &When) -> String {
+        match when {
+            When::Held(tag) => format!("gate {tag} holds"),
+            When::Settled(name, step) => {
+                let step = self.step_of(name, *step);
+                format!("{name} waits in, or has done, \"{step}\"")
+            }
+        }
+    }
+
+    fn step_of(&self, name: &str, step: usize) -> String {
+        let actors = &self.plan.episode.actors;
+        (actors.iter().find(|actor| actor.name == name))
+            .and_then(|actor| actor.steps.get(step))
+            .map_or(String::new(), |step| self.step(step))
+    }
+
+    /// An order with its ends as the threads' own steps: what a signal begins, what a gate holds.
+    fn order(&self, reaction: &Reaction) -> String {
+        let from = match &reaction.when {
+            When::Held(tag) => format!("{} is held by the device", self.held(tag)),
+            when => self.when(when),
+        };
+        let to: Vec<_> = (reaction.then.iter())
+            .map(|then| match then {
+                Then::Raise(name) => self.begun_by(name),
+                Then::Release(tag) => format!("{} goes on", self.held(tag)),
+            })
+            .collect();
+        format!("{from} before {}", to.join(" and "))
+    }
+
+    /// What begins when a signal is raised.
+    fn begun_by(&self, signal: &str) -> String {
+        let waits = |step: &Step| matches!(step, Step::WaitSignal { name, .. } if name == signal);
+        for actor in &self.plan.episode.actors {
+            if let Some(at) = actor.steps.iter().position(waits)
+                && let Some(next) = actor.steps.get(at + 1)
+            {
+                return format!("{} begins \"{}\"", actor.name, self.step(next));
+            }
+        }
+        format!("signal {signal}")
+    }
+
+    /// Whose op a gate holds: that of the thread that waits for nobody and is no loop. Where it
+    /// can't be told, the request itself.
+    fn held(&self, tag: &str) -> String {
+        let mut free = self.plan.episode.actors.iter().filter(|actor| {
+            actor.repeat == Repeat::Once
+                && !actor.teardown
+                && !(actor.steps.iter()).any(|step| matches!(step, Step::WaitSignal { .. }))
+        });
+        let op = |step: &&Step| matches!(step, Step::Read { .. } | Step::Write { .. });
+        match (free.next(), free.next()) {
+            (Some(actor), None) => match actor.steps.iter().rfind(op) {
+                Some(step) => format!("{}'s \"{}\"", actor.name, self.step(step)),
+                None => format!("{}'s request", actor.name),
+            },
+            _ => format!("the request at gate {tag}"),
+        }
+    }
+}
+
+/// An order as a sentence without an end.
+pub fn edge(plan: &Plan, reaction: &Reaction) -> String {
+    Words::of(plan).order(reaction)
+}
+
+/// What happens in an episode, and what comes of it.
+pub fn sentence(plan: &Plan, title: &str) -> String {
+    let words = Words::of(plan);
+    let mut parts: Vec<_> = (plan.reactions.iter())
+        .filter(|reaction| !only_lets_go(reaction))
+        .map(|reaction| words.order(reaction))
+        .collect();
+    if parts.is_empty() {
+        let threads = plan.episode.actors.iter().map(|actor| {
+            let steps: Vec<_> = actor.steps.iter().map(|step| words.step(step)).collect();
+            format!("{} does {}", actor.name, steps.join(", then "))
+        });
+        parts = threads.collect();
+        let after = plan.episode.after.iter().map(|step| words.step(step));
+        parts.extend(after);
+    }
+    format!("{}: {title}", parts.join("; "))
+}
+
+/// A gate that lets go as soon as it holds orders nothing.
+pub fn only_lets_go(reaction: &Reaction) -> bool {
+    let When::Held(tag) = &reaction.when else {
+        return false;
+    };
+    reaction.then == [Then::Release(tag.clone())]
+}
+
+/// Steps of an episode that are ops or teardowns: no waits, no looks.
+pub fn ops(plan: &Plan) -> usize {
+    let actors = plan.episode.actors.iter().flat_map(|actor| &actor.steps);
+    (actors.chain(&plan.episode.after))
+        .filter(|step| {
+            !matches!(
+                step,
+                Step::WaitSignal { .. }
+                    | Step::WaitPath { .. }
+                    | Step::WaitText { .. }
+                    | Step::Exists { .. }
+                    | Step::ReadFile { .. }
+                    | Step::Spin { .. }
+            )
+        })
+        .count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::plan::{Shape, plan};
+    use crate::target::Chosen;
+
+    #[test]
+    fn a_gated_race_is_a_sentence() {
+        let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
+        let plan = plan(&target, 3, 1, &[Shape::Gated]);
+        let text = sentence(&plan, "KASAN: use-after-free");
+        assert!(text.starts_with("holder's \""), "{text}");
+        assert!(
+            text.contains(" is held by the device before rmmod begins \"unload mydrv\"; rmmod"),
+            "{text}"
+        );
+        assert!(text.ends_with(" goes on: KASAN: use-after-free"), "{text}");
+    }
+}

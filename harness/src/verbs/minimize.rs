@@ -1,0 +1,302 @@
+//! `knobrig minimize`: the least that still shows a finding, each edge of it shown to be needed.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::campaign::Episodes;
+use super::repro::{Attempts, Case, CaseArgs};
+use super::run::{say, say_json};
+use crate::cli::{Format, MinimizeArgs};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::judge::finding::Finding;
+use crate::judge::plan::Plan;
+use crate::judge::plan::reduce::Part;
+use crate::judge::statistics::Rate;
+use crate::report::dir::{RunDir, write_json, write_whole};
+use crate::report::progress::human_time;
+use crate::report::{finding, story};
+use crate::schedule::minimize::Ddmin;
+
+/// Version of the result's JSON.
+const VERSION: u32 = 1;
+/// So often the whole episode is tried before it counts as one that doesn't show the finding.
+const WHOLE_TRIES: u64 = 10;
+/// So many of [`MinimizeArgs::proof`] that show the finding without an edge are enough to say that
+/// it isn't needed.
+const ENOUGH: u64 = 4;
+
+#[derive(Debug, Serialize)]
+struct Minimal<'a> {
+    version: u32,
+    title: &'a str,
+    key: &'a str,
+    /// What happens, in a sentence.
+    sentence: &'a str,
+    /// How often the minimal episode shows the finding.
+    rate: Rate,
+    edges: &'a [Edge],
+    actors: usize,
+    ops: usize,
+    /// Episodes that it took to get there.
+    tried: u64,
+    wall_ms: u64,
+    kept_in: &'a Path,
+}
+
+/// An order that the minimal episode enforces.
+#[derive(Debug, Serialize)]
+struct Edge {
+    /// In words.
+    says: String,
+    /// How often the finding shows with all but this.
+    without: Rate,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// The finding can't be read, set-up failed, or the rig did.
+pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error> {
+    let case = Case::open(&CaseArgs {
+        finding: &arguments.finding,
+        target: arguments.target.as_deref(),
+        correct: false,
+        kernel_source: arguments.kernel_source.clone(),
+        accel: arguments.accel,
+    })?;
+    let started = Instant::now();
+    let path = (arguments.out.clone())
+        .unwrap_or_else(|| RunDir::default_path(&format!("{}-minimize", case.target.target.name)));
+    let shrinking = RunDir::create(&path)?;
+    let kept_in = shrinking.path().to_owned();
+    let mut shrink = Shrink::new(&case.plan, &case.finding.key, arguments.tries);
+    case.campaign(shrinking, &command)?.verdict(&mut shrink)?;
+    if !shrink.whole_shows {
+        say(&format!(
+            "not shown: 0 of {WHOLE_TRIES}: {}\n  kept in  {}\n",
+            case.finding.title,
+            kept_in.display()
+        ))?;
+        return Ok(Exit::Clean);
+    }
+    let plan = shrink.minimal();
+    let trials = |plan: &Plan, name: &str, times, enough| -> Result<Attempts, Error> {
+        let dir = RunDir::create(&kept_in.join(name))?;
+        case.attempts(plan, times, enough, dir, &command)
+    };
+    let mut edges = Vec::new();
+    for (number, reaction) in plan.reactions.iter().enumerate() {
+        if story::only_lets_go(reaction) {
+            continue;
+        }
+        let without = plan.without(&BTreeSet::from([Part::Edge(number)]));
+        let name = format!("without-edge-{}", number + 1);
+        edges.push(Edge {
+            says: story::edge(&plan, reaction),
+            without: trials(&without, &name, arguments.proof, ENOUGH)?.rate,
+        });
+    }
+    let whole = trials(&plan, "minimal", arguments.tries, u64::MAX)?;
+    let sentence = story::sentence(&plan, &case.finding.title);
+    write_finding(&case.finding, &plan, &kept_in)?;
+    let minimal = Minimal {
+        version: VERSION,
+        title: &case.finding.title,
+        key: &case.finding.key,
+        sentence: &sentence,
+        rate: whole.rate,
+        edges: &edges,
+        actors: plan.episode.actors.len(),
+        ops: story::ops(&plan),
+        tried: shrink.tried,
+        wall_ms: started.elapsed().as_millis() as u64,
+        kept_in: &kept_in,
+    };
+    write_json(&kept_in.join("minimal.json"), &minimal)?;
+    match arguments.format {
+        Format::Human => say(&text(&minimal))?,
+        Format::Json => say_json(&minimal)?,
+    }
+    Ok(Exit::Findings)
+}
+
+/// The finding with the minimal episode in place of its own, for `repro`.
+fn write_finding(found: &Finding, plan: &Plan, dir: &Path) -> Result<(), Error> {
+    let less = Finding {
+        episode: Some(plan.clone()),
+        ..found.clone()
+    };
+    write_json(&dir.join("finding.json"), &less)?;
+    write_whole(&dir.join("report.txt"), finding::text(&less).as_bytes())
+}
+
+fn text(minimal: &Minimal<'_>) -> String {
+    let mut text = String::new();
+    // Writing to a String can't fail.
+    let _ = writeln!(
+        text,
+        "{} edges, {} actors, {} ops still show it: {}",
+        minimal.edges.len(),
+        minimal.actors,
+        minimal.ops,
+        minimal.title
+    );
+    let _ = writeln!(text, "  {}", minimal.sentence);
+    let _ = writeln!(text, "  shown    {}", minimal.rate);
+    for edge in minimal.edges {
+        let _ = writeln!(text, "  edge     {}", edge.says);
+        let _ = writeln!(text, "           without it {}", edge.without);
+    }
+    let wall = human_time(Duration::from_millis(minimal.wall_ms));
+    let _ = writeln!(text, "  took     {} episodes, {wall}", minimal.tried);
+    let _ = writeln!(
+        text,
+        "  next     read {0}/report.txt, show it again by `cargo rig repro {0}`",
+        minimal.kept_in.display()
+    );
+    text
+}
+
+/// Episodes that leave out ever more.
+struct Shrink<'a> {
+    whole: &'a Plan,
+    key: &'a str,
+    parts: Vec<Part>,
+    ddmin: Ddmin<Part>,
+    /// How often a candidate is tried.
+    tries: u64,
+    /// How often this one was.
+    times: u64,
+    tried: u64,
+    whole_shows: bool,
+}
+
+impl<'a> Shrink<'a> {
+    fn new(whole: &'a Plan, key: &'a str, tries: u64) -> Self {
+        let parts = whole.parts();
+        Self {
+            whole,
+            key,
+            ddmin: Ddmin::new(parts.clone()),
+            parts,
+            tries,
+            times: 0,
+            tried: 0,
+            whole_shows: false,
+        }
+    }
+
+    fn with(&self, kept: &[Part]) -> Plan {
+        let gone = self.parts.iter().filter(|part| !kept.contains(part));
+        self.whole.without(&gone.cloned().collect())
+    }
+
+    /// Parts that went with others, as the steps of a thread that is gone, are parts no more.
+    fn drop_idle(&mut self) {
+        let mut kept = self.ddmin.kept().to_vec();
+        let plan = self.with(&kept);
+        for part in self.ddmin.kept() {
+            let less: Vec<_> = kept.iter().filter(|it| *it != part).cloned().collect();
+            if self.with(&less) == plan {
+                kept = less;
+            }
+        }
+        self.ddmin.retain(|part| kept.contains(part));
+    }
+
+    fn minimal(&self) -> Plan {
+        self.with(self.ddmin.kept())
+    }
+}
+
+impl Episodes for Shrink<'_> {
+    fn next(&mut self, number: u64) -> Plan {
+        let candidate = match self.whole_shows {
+            false => None,
+            true => self.ddmin.candidate(),
+        };
+        let kept = candidate.as_deref().unwrap_or(self.ddmin.kept());
+        self.with(kept).numbered(number)
+    }
+
+    fn told(&mut self, shown: Option<&str>) {
+        let shown = shown == Some(self.key);
+        self.tried += 1;
+        self.times += 1;
+        if !self.whole_shows {
+            self.whole_shows = shown;
+        } else if shown {
+            self.ddmin.tell(true);
+            self.drop_idle();
+        } else if self.times >= self.tries {
+            self.ddmin.tell(false);
+        } else {
+            return;
+        }
+        if shown || self.whole_shows {
+            self.times = 0;
+        }
+    }
+
+    fn done(&self) -> bool {
+        match self.whole_shows {
+            true => self.ddmin.candidate().is_none(),
+            false => self.times >= WHOLE_TRIES,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::plan::{Shape, plan};
+    use crate::target::Chosen;
+    use knobrig_proto::Step;
+
+    /// A world in which the failure needs the teardown's unload and the holder's read under the
+    /// first edge; how often must it be asked, and what is left?
+    #[test]
+    fn only_what_the_failure_needs_is_left() {
+        let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
+        let whole = plan(&target, 3, 1, &[Shape::Gated]);
+        let shows = |plan: &Plan| {
+            let steps = || plan.episode.actors.iter().flat_map(|actor| &actor.steps);
+            let unloads = steps().any(|step| matches!(step, Step::Unload { .. }));
+            let waits = steps().any(|step| matches!(step, Step::WaitSignal { .. }));
+            unloads && waits
+        };
+        let mut shrink = Shrink::new(&whole, "k", 2);
+        let mut number = 0;
+        while !shrink.done() {
+            number += 1;
+            assert!(number < 500, "it ends");
+            let candidate = shrink.next(number);
+            let shown = shows(&candidate);
+            shrink.told(shown.then_some("k"));
+        }
+        let minimal = shrink.minimal();
+        assert!(shows(&minimal));
+        assert_eq!(minimal.episode.actors.len(), 1, "{minimal:?}");
+        assert_eq!(minimal.episode.actors[0].steps.len(), 2);
+        assert!(minimal.episode.after.is_empty());
+    }
+
+    #[test]
+    fn an_episode_that_never_shows_it_is_given_up() {
+        let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
+        let whole = plan(&target, 3, 1, &[Shape::Gated]);
+        let mut shrink = Shrink::new(&whole, "k", 2);
+        let mut number = 0;
+        while !shrink.done() {
+            number += 1;
+            let _ = shrink.next(number);
+            shrink.told(Some("another"));
+        }
+        assert_eq!((number, shrink.whole_shows), (WHOLE_TRIES, false));
+    }
+}

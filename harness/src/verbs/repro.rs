@@ -1,0 +1,219 @@
+//! `knobrig repro`: the episode of a finding again, as often as wanted.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::campaign::{Campaign, Settings, Trials};
+use super::prepare::{self, Prepared, Wanted};
+use super::run::{say, say_json};
+use crate::cli::{Format, ReproArgs, VariantArg};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::judge::finding::Finding;
+use crate::judge::plan::Plan;
+use crate::judge::statistics::Rate;
+use crate::report::dir::{self, RunDir};
+use crate::report::progress::{Goal, SetUp};
+use crate::target::Chosen;
+
+/// Version of the result's JSON.
+const VERSION: u32 = 1;
+
+/// A finding with all that its episode needs to run again.
+#[derive(Debug)]
+pub(super) struct Case {
+    pub(super) finding: Finding,
+    pub(super) plan: Plan,
+    pub(super) target: Chosen,
+    pub(super) prepared: Prepared,
+    /// What is not as it was when the finding was met.
+    pub(super) differs: Vec<String>,
+}
+
+impl Case {
+    /// Reads a finding and sets up for it.
+    ///
+    /// # Errors
+    /// It can't be read, has no episode, or set-up fails.
+    pub(super) fn open(arguments: &CaseArgs<'_>) -> Result<Self, Error> {
+        let finding = dir::read_finding(arguments.finding)?;
+        let Some(plan) = finding.episode.clone() else {
+            return Err(Error::Usage(format!(
+                "{} has no episode to run again: it was met before one ran",
+                arguments.finding.display()
+            )));
+        };
+        let setting = &finding.setting;
+        let target = Chosen::find(
+            arguments.target.unwrap_or(&setting.target),
+            Some(&setting.lifetime),
+            match arguments.correct {
+                true => None,
+                false => setting.mutant.as_deref(),
+            },
+        )?;
+        let variant: VariantArg = (setting.guest.variant.parse()).map_err(|why| {
+            Error::Usage(format!(
+                "{}: kernel variant {}: {why}",
+                arguments.finding.display(),
+                setting.guest.variant
+            ))
+        })?;
+        let wanted = Wanted {
+            variant: variant.0,
+            source: arguments.kernel_source.clone(),
+            accel: arguments.accel,
+        };
+        let prepared = prepare::prepare(&target, &wanted, &SetUp::new())?;
+        let mut differs = Vec::new();
+        if prepared.kernel.id != setting.kernel {
+            differs.push(format!(
+                "the kernel image is {}, it was {}",
+                prepared.kernel.id, setting.kernel
+            ));
+        }
+        if arguments.correct && setting.mutant.is_some() {
+            differs.push("the mutant is left out".into());
+        }
+        Ok(Self {
+            finding,
+            plan,
+            target,
+            prepared,
+            differs,
+        })
+    }
+
+    /// Runs a plan `times` times, or until `enough` of these have shown the finding.
+    pub(super) fn attempts(
+        &self,
+        plan: &Plan,
+        times: u64,
+        enough: u64,
+        dir: RunDir,
+        command: &[String],
+    ) -> Result<Attempts, Error> {
+        let mut trials = Trials::new(plan, &self.finding.key, times, enough);
+        let summary = self.campaign(dir, command)?.verdict(&mut trials)?;
+        let others = (summary.findings.into_iter())
+            .filter(|found| found.key != self.finding.key)
+            .map(|found| Other {
+                title: found.title,
+                count: found.count,
+            });
+        Ok(Attempts {
+            rate: trials.rate(),
+            others: others.collect(),
+        })
+    }
+
+    /// A campaign of guests as the finding's, that ends when its episodes do.
+    pub(super) fn campaign(&self, dir: RunDir, command: &[String]) -> Result<Campaign<'_>, Error> {
+        let setting = &self.finding.setting;
+        let settings = Settings {
+            fail_fast: false,
+            cpus: setting.guest.cpus,
+            memory_mib: setting.guest.memory_mib,
+            ..Settings::inner(setting.seed, Goal::Episodes(u64::MAX), command)
+        };
+        Campaign::new(Instant::now(), &self.target, &self.prepared, settings, dir)
+    }
+}
+
+/// What [`Case::open`] is asked for.
+#[derive(Debug)]
+pub(super) struct CaseArgs<'a> {
+    pub(super) finding: &'a Path,
+    pub(super) target: Option<&'a str>,
+    pub(super) correct: bool,
+    pub(super) kernel_source: Option<PathBuf>,
+    pub(super) accel: crate::cli::AccelChoice,
+}
+
+/// What came of trying a plan again and again.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Attempts {
+    /// How often the finding was shown.
+    pub(super) rate: Rate,
+    /// What else went wrong.
+    pub(super) others: Vec<Other>,
+}
+
+/// A failure that is not the one looked for.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Other {
+    title: String,
+    count: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Outcome<'a> {
+    version: u32,
+    title: &'a str,
+    key: &'a str,
+    #[serde(flatten)]
+    attempts: &'a Attempts,
+    kernel: &'a str,
+    differs: &'a [String],
+    kept_in: &'a Path,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// The finding can't be read, set-up failed, or the rig did.
+pub fn run(arguments: &ReproArgs, command: Vec<String>) -> Result<Exit, Error> {
+    let case = Case::open(&CaseArgs {
+        finding: &arguments.finding,
+        target: arguments.target.as_deref(),
+        correct: arguments.correct,
+        kernel_source: arguments.kernel_source.clone(),
+        accel: arguments.accel,
+    })?;
+    let path = (arguments.out.clone())
+        .unwrap_or_else(|| RunDir::default_path(&format!("{}-repro", case.target.target.name)));
+    let dir = RunDir::create(&path)?;
+    let kept_in = dir.path().to_owned();
+    let enough = match arguments.keep_going {
+        true => u64::MAX,
+        false => 1,
+    };
+    let attempts = case.attempts(&case.plan, arguments.times, enough, dir, &command)?;
+    match arguments.format {
+        Format::Human => say(&text(&case, &attempts, &kept_in))?,
+        Format::Json => say_json(&Outcome {
+            version: VERSION,
+            title: &case.finding.title,
+            key: &case.finding.key,
+            attempts: &attempts,
+            kernel: &case.prepared.kernel.id,
+            differs: &case.differs,
+            kept_in: &kept_in,
+        })?,
+    }
+    Ok(match attempts.rate.hits {
+        0 => Exit::Clean,
+        _ => Exit::Findings,
+    })
+}
+
+fn text(case: &Case, attempts: &Attempts, kept_in: &Path) -> String {
+    let mut text = String::new();
+    let answer = match attempts.rate.hits {
+        0 => "not shown",
+        _ => "shown",
+    };
+    // Writing to a String can't fail.
+    let _ = writeln!(text, "{answer}: {}: {}", attempts.rate, case.finding.title);
+    for other in &attempts.others {
+        let _ = writeln!(text, "  else     {} ({} times)", other.title, other.count);
+    }
+    for differs in &case.differs {
+        let _ = writeln!(text, "  differs  {differs}");
+    }
+    let _ = writeln!(text, "  kept in  {}", kept_in.display());
+    text
+}

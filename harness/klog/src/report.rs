@@ -162,6 +162,9 @@ pub struct Stack {
     pub role: Role,
     /// Whose it is, where the kernel says.
     pub task: Option<Task>,
+    /// Guest time, microseconds, where the kernel keeps it (`CONFIG_KASAN_EXTRA_INFO`).
+    #[serde(default)]
+    pub time_us: Option<u64>,
     /// Innermost first.
     pub frames: Vec<Frame>,
 }

@@ -62,12 +62,16 @@ const OPENERS: &[Opener] = &[
 static TASK: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"by task (?:(\S+)/)?(\d+)").expect("a valid pattern"));
 
+static AT: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r" at (\d+)\.(\d{6})s").expect("a valid pattern"));
+
 /// Every stack of the report, in the order printed. `head` is the headline's index.
 pub(crate) fn collect(lines: &[Line], head: usize) -> Vec<Stack> {
     let mut stacks: Vec<Stack> = Vec::new();
     let mut current = Stack {
         role: Role::Fault,
         task: None,
+        time_us: None,
         frames: Vec::new(),
     };
     // Registers after the end marker repeat what stood above.
@@ -95,6 +99,7 @@ pub(crate) fn collect(lines: &[Line], head: usize) -> Vec<Stack> {
                 ended = false;
             }
             close(&mut stacks, &mut current, role, task);
+            current.time_us = text.contains(" at ").then(|| when(text)).flatten();
             continue;
         }
         if is_trace_header(text) {
@@ -157,12 +162,22 @@ fn close(stacks: &mut Vec<Stack>, current: &mut Stack, role: Role, task: Option<
     let next = Stack {
         role,
         task,
+        time_us: None,
         frames: Vec::new(),
     };
     let done = std::mem::replace(current, next);
     if !done.frames.is_empty() {
         stacks.push(done);
     }
+}
+
+/// The time in `by task 41 on cpu 1 at 5.123456s:` (mm/kasan/report.c with
+/// `CONFIG_KASAN_EXTRA_INFO`, mm/kfence/report.c), in microseconds.
+fn when(text: &str) -> Option<u64> {
+    let found = AT.captures(text)?;
+    let seconds: u64 = found[1].parse().ok()?;
+    let micros: u64 = found[2].parse().ok()?;
+    seconds.checked_mul(1_000_000)?.checked_add(micros)
 }
 
 fn role_opener(text: &str) -> Option<Role> {
@@ -186,4 +201,26 @@ pub(crate) fn is_trace_header(text: &str) -> bool {
 /// The line opens a stack or a part of a report that has one.
 pub(crate) fn opens_stack(text: &str) -> bool {
     is_trace_header(text) || role_opener(text).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_s_time_is_read_where_the_kernel_keeps_it() {
+        assert_eq!(
+            when("Freed by task 41 on cpu 1 at 5.123456s:"),
+            Some(5_123_456)
+        );
+        assert_eq!(
+            when("allocated by task 9 on cpu 0 at 12.000001s (0.5s ago):"),
+            Some(12_000_001)
+        );
+        assert_eq!(when("Freed by task 41:"), None);
+        assert_eq!(
+            when("by task 4 on cpu 1 at 99999999999999999999.000000s:"),
+            None
+        );
+    }
 }

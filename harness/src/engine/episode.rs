@@ -11,9 +11,13 @@ use tokio::time::Instant;
 
 use super::guest::{Guest, Happening, Loss};
 use crate::judge::plan::{Plan, Then, When};
+use crate::judge::record::{Record, Seen};
 
 /// Beyond the actors' own deadline: load, checks, and the report of what is stuck.
 const GRACE: Duration = Duration::from_secs(60);
+/// After a report of the kernel's, for the agent to tell how the episode ended. It may never be
+/// able to.
+const AFTERMATH: Duration = Duration::from_secs(3);
 
 /// How an episode ended.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub enum Ended {
         report: Box<Report>,
         /// The episode whose marker stood before it.
         episode: Option<u64>,
+        /// How the episode went that ran when it came.
+        record: Record,
     },
 }
 
@@ -36,6 +42,8 @@ pub struct Whole {
     pub report: EpisodeReport,
     /// The device held an op in it.
     pub held: bool,
+    /// What the device's gates did.
+    pub gates: Vec<Seen>,
     /// What the device witnessed.
     pub witnessed: Vec<Event>,
     /// The device's ring runs still.
@@ -59,6 +67,7 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
         let_go: BTreeSet::new(),
     };
     let mut witnessed = Vec::new();
+    let mut told = Vec::new();
     let report = loop {
         match guest.next_until(end, "the episode's report").await? {
             Happening::Agent(FromGuest::Episode(report)) if report.id == id => break report,
@@ -68,13 +77,25 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
                 step,
                 ..
             }) if episode == id => course.follow(guest, &When::Settled(actor, step)).await?,
-            Happening::Gate(Event::Held { tag, .. }) => {
-                course.held.insert(tag.clone());
-                course.follow(guest, &When::Held(tag)).await?;
+            Happening::Gate(event @ Event::Held { .. }) => {
+                told.push(event.clone());
+                if let Event::Held { tag, .. } = event {
+                    course.held.insert(tag.clone());
+                    course.follow(guest, &When::Held(tag)).await?;
+                }
             }
             Happening::Gate(event @ Event::Witness { .. }) => witnessed.push(event),
-            Happening::Report { report, episode } => return Ok(Ended::Kernel { report, episode }),
-            Happening::Agent(_) | Happening::Gate(_) | Happening::Marker(_) => {}
+            Happening::Report { report, episode } => {
+                let after = aftermath(guest, &mut course, &mut told).await;
+                let record = record(guest, after, told);
+                return Ok(Ended::Kernel {
+                    report,
+                    episode,
+                    record,
+                });
+            }
+            Happening::Gate(event @ Event::LetGo { .. }) => told.push(event),
+            Happening::Agent(_) | Happening::Marker(_) => {}
         }
     };
     if (plan.gates.iter()).any(|gate| !course.let_go.contains(&gate.tag)) {
@@ -87,9 +108,59 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
     Ok(Ended::Whole(Whole {
         report,
         held: !course.held.is_empty(),
+        gates: seen(guest, told),
         witnessed,
         ring_runs,
     }))
+}
+
+/// After the kernel's report the agent may still be able to tell how the episode goes on. What the
+/// plan has follow from what does, so that nobody waits for nothing.
+async fn aftermath(
+    guest: &mut Guest,
+    course: &mut Course<'_>,
+    told: &mut Vec<Event>,
+) -> Option<EpisodeReport> {
+    let id = course.plan.episode.id;
+    let end = Instant::now() + AFTERMATH;
+    loop {
+        match guest.next_until(end, "the episode's report").await.ok()? {
+            Happening::Agent(FromGuest::Episode(report)) if report.id == id => return Some(report),
+            Happening::Agent(FromGuest::Settled {
+                episode,
+                actor,
+                step,
+                ..
+            }) if episode == id => {
+                let what = When::Settled(actor, step);
+                course.follow(guest, &what).await.ok()?;
+            }
+            Happening::Gate(event) => told.push(event),
+            Happening::Agent(_) | Happening::Marker(_) | Happening::Report { .. } => {}
+        }
+    }
+}
+
+fn record(guest: &Guest, report: Option<EpisodeReport>, told: Vec<Event>) -> Record {
+    Record {
+        report,
+        gates: seen(guest, told),
+    }
+}
+
+/// What the device told, by the guest's clock.
+fn seen(guest: &Guest, told: Vec<Event>) -> Vec<Seen> {
+    let clocks = guest.clocks();
+    (told.into_iter())
+        .filter_map(|event| {
+            let (Event::Held { ns, .. } | Event::LetGo { ns, .. } | Event::Witness { ns, .. }) =
+                &event;
+            Some(Seen {
+                guest_ns: clocks.to_guest(*ns)?,
+                event,
+            })
+        })
+        .collect()
 }
 
 /// How far an episode's gates have come.

@@ -28,6 +28,7 @@ use super::lines::Lines;
 use super::process::{self, Tail};
 use super::qemu::{Accel, Descriptors, Machine, Qemu};
 use crate::error::Error;
+use crate::judge::record::Clocks;
 
 /// From QEMU's start to the agent's hello. TCG on a loaded machine takes 20 s at worst.
 const BOOT: Duration = Duration::from_secs(90);
@@ -140,6 +141,7 @@ pub struct Guest {
     kept: VecDeque<Happening>,
     console_open: bool,
     last_sign: Instant,
+    clocks: Clocks,
     last_console: String,
     next_do: u64,
     /// Uptime in the agent's last heartbeat or hello, in milliseconds.
@@ -268,6 +270,7 @@ impl Guest {
             kept: VecDeque::new(),
             console_open: true,
             last_sign: Instant::now(),
+            clocks: Clocks::default(),
             last_console: String::new(),
             next_do: 1,
             uptime_ms: 0,
@@ -325,6 +328,9 @@ impl Guest {
             }
             Heard::Agent(message) => {
                 self.last_sign = Instant::now();
+                if let Some(sent) = sent_at(&message) {
+                    self.clocks.message(sent, host_ns());
+                }
                 Ok(Some(Happening::Agent(message)))
             }
             // QEMU's end closes the link too, and its console says why: that comes next.
@@ -360,6 +366,11 @@ impl Guest {
             Ok(status) => Loss::Qemu(format!("QEMU ended ({status}); it said: {said}")),
             Err(error) => Loss::Qemu(format!("QEMU can't be waited for: {error}")),
         }
+    }
+
+    /// The guest's clock when the host's stands so.
+    pub fn clocks(&self) -> Clocks {
+        self.clocks
     }
 
     /// Sends the agent a message.
@@ -611,6 +622,21 @@ impl Markers {
             .find(|(at, _)| *at <= offset)
             .map(|(_, episode)| *episode)
     }
+}
+
+/// The guest's time at which a message was sent, where it says one that is of that moment.
+fn sent_at(message: &FromGuest) -> Option<u64> {
+    match message {
+        FromGuest::Settled { ns, .. } => Some(*ns),
+        FromGuest::Done { outcomes, .. } => outcomes.last().map(|outcome| outcome.end_ns),
+        _ => None,
+    }
+}
+
+/// `CLOCK_MONOTONIC`, as the device program reads it.
+fn host_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 #[cfg(test)]

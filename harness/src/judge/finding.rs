@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::oracle::Violation;
 use super::plan::Plan;
+use super::record::Record;
 
 /// Version of finding.json.
 pub const VERSION: u32 = 1;
@@ -208,6 +209,9 @@ pub struct Finding {
     pub also: Vec<String>,
     /// The episode that it came of, whole: actors, ops, gate, checks.
     pub episode: Option<Plan>,
+    /// How that episode went.
+    #[serde(default)]
+    pub record: Option<Record>,
 }
 
 /// The findings of a run.
@@ -226,6 +230,7 @@ impl Findings {
         first: Met,
         setting: &Setting,
         episode: Option<&Plan>,
+        record: Option<Record>,
     ) -> &Finding {
         let number = self.by_key.len() + 1;
         let mut oracles = vec![evidence.oracle().to_owned()];
@@ -249,6 +254,7 @@ impl Findings {
                 oracles,
                 also: others.iter().map(Evidence::title).collect(),
                 episode: episode.cloned(),
+                record,
             });
         finding.count += 1;
         finding
@@ -295,10 +301,10 @@ mod tests {
             guest: GuestKind::default(),
         };
         let mut findings = Findings::default();
-        findings.add(violation("read refcnt"), &[], met(3), &setting, None);
-        let again = findings.add(violation("read refcnt"), &[], met(9), &setting, None);
+        findings.add(violation("read refcnt"), &[], met(3), &setting, None, None);
+        let again = findings.add(violation("read refcnt"), &[], met(9), &setting, None, None);
         assert_eq!((again.count, again.first.episode), (2, Some(3)));
-        findings.add(violation("open x"), &[], met(4), &setting, None);
+        findings.add(violation("open x"), &[], met(4), &setting, None, None);
         let numbers: Vec<_> = findings
             .all()
             .iter()

@@ -4,5 +4,7 @@
 pub mod finding;
 pub mod oracle;
 pub mod plan;
+pub mod record;
 pub mod statistics;
 pub mod summary;
+pub mod timeline;

@@ -6,8 +6,9 @@
 //! events.jsonl             a line per event
 //! console.log              the guests' consoles, one after the other
 //! device.jsonl             the device's trace
-//! findings/001/            finding.json, report.txt
-//! summary.json             written last
+//! findings/001/            finding.json, report.txt, timeline.json, timeline.svg
+//! summary.json             written when all else has ended
+//! index.html               the same for the eye
 //! ```
 
 use std::fs::File;
@@ -18,10 +19,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::events::{Event, Reporter, Stamped};
+use super::human;
+use super::picture::html::{self, Shown};
+use super::picture::svg;
+use super::story::Words;
 use crate::engine::qemu::{Accel, Qemu};
 use crate::error::Error;
 use crate::judge::finding::{self, Finding, Setting};
 use crate::judge::summary::Summary;
+use crate::judge::timeline::Timeline;
 
 /// Version of manifest.json.
 pub const VERSION: u32 = 1;
@@ -160,7 +166,29 @@ impl RunDir {
         std::fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
         write_json(&dir.join("finding.json"), finding)?;
         let text = super::finding::text(finding);
-        write_whole(&dir.join("report.txt"), text.as_bytes())
+        write_whole(&dir.join("report.txt"), text.as_bytes())?;
+        if let Some(timeline) = timeline(finding) {
+            write_json(&dir.join("timeline.json"), &timeline)?;
+            let svg = svg::svg(&timeline, &finding.title);
+            write_whole(&dir.join("timeline.svg"), svg.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Writes index.html.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn page(&self, summary: &Summary, findings: &[&Finding]) -> Result<(), Error> {
+        let shown: Vec<_> = (findings.iter())
+            .map(|finding| Shown {
+                finding,
+                timeline: timeline(finding),
+                report: super::finding::text(finding),
+            })
+            .collect();
+        let page = html::page(summary, &human::answer(summary), &shown);
+        write_whole(&self.path.join("index.html"), page.as_bytes())
     }
 }
 
@@ -177,6 +205,14 @@ impl Reporter for RunDir {
             .write_all(&line)
             .map_err(Error::file("write", self.path.join("events.jsonl")))
     }
+}
+
+/// The course of the episode that a finding came of, where it is known.
+fn timeline(finding: &Finding) -> Option<Timeline> {
+    let plan = finding.episode.as_ref()?;
+    let words = Words::of(plan);
+    let record = finding.record.as_ref()?;
+    Timeline::of(plan, record, &finding.evidence, |step| words.step(step))
 }
 
 /// Reads a finding: a finding.json, its directory, or a run that has exactly one.

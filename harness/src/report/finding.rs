@@ -163,6 +163,7 @@ mod tests {
                 guest: GuestKind::default(),
             },
             Some(&plan),
+            None,
         );
         let text = text(finding);
         for part in [

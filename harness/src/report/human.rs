@@ -7,9 +7,8 @@ use std::time::Duration;
 use super::progress::human_time;
 use crate::judge::summary::{Summary, Totals};
 
-/// The summary of a run whose directory is `dir`.
-pub fn summary(summary: &Summary, dir: &Path) -> String {
-    let mut text = String::new();
+/// The answer in a line.
+pub fn answer(summary: &Summary) -> String {
     let time = human_time(Duration::from_millis(summary.wall_ms));
     let episodes = summary.episodes();
     let answer = match summary.findings.len() {
@@ -20,12 +19,17 @@ pub fn summary(summary: &Summary, dir: &Path) -> String {
         1 => "1 finding".to_owned(),
         count => format!("{count} findings"),
     };
-    // Writing to a String can't fail.
-    let _ = writeln!(
-        text,
+    format!(
         "{answer} in {episodes} episodes of {} in {time}",
         summary.title
-    );
+    )
+}
+
+/// The summary of a run whose directory is `dir`.
+pub fn summary(summary: &Summary, dir: &Path) -> String {
+    let mut text = String::new();
+    // Writing to a String can't fail.
+    let _ = writeln!(text, "{}", answer(summary));
     for finding in &summary.findings {
         let _ = writeln!(
             text,

@@ -5,5 +5,6 @@ pub mod events;
 pub mod finding;
 pub mod format;
 pub mod human;
+pub mod picture;
 pub mod progress;
 pub mod story;

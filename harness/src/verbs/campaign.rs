@@ -15,6 +15,7 @@ use crate::interrupt::RunListens;
 use crate::judge::finding::{Evidence, Findings, GuestKind, Met, Setting};
 use crate::judge::oracle::{self, result_text, step_text};
 use crate::judge::plan::{Plan, Shape, plan};
+use crate::judge::record::Record;
 use crate::judge::statistics::Rate;
 use crate::judge::summary::{FindingLine, Summary};
 use crate::report::dir::{self, KernelInfo, Manifest, RunDir};
@@ -288,6 +289,7 @@ impl<'a> Campaign<'a> {
         };
         self.tell(&Event::RunEnded { exit: exit as u8 })?;
         self.dir.summary(&self.summary)?;
+        self.dir.page(&self.summary, &self.findings.all())?;
         result.map(|()| self.summary.clone())
     }
 
@@ -436,7 +438,7 @@ impl<'a> Campaign<'a> {
                     episode,
                     guest_ms,
                 };
-                let key = self.found(vec![Evidence::Guest { why }], met)?;
+                let key = self.found(vec![Evidence::Guest { why }], met, None)?;
                 episodes.told(key.as_deref());
                 Ok(Ok(TurnEnd::Found))
             }
@@ -494,8 +496,15 @@ impl<'a> Campaign<'a> {
             };
             let whole = match ended {
                 Ended::Whole(whole) => whole,
-                Ended::Kernel { report, episode } => {
-                    let key = self.found(vec![Evidence::Kernel { report }], met(episode))?;
+                Ended::Kernel {
+                    report,
+                    episode: of,
+                    record,
+                } => {
+                    // A late report is of an episode whose course is not known any more.
+                    let record = (of == Some(episode)).then_some(record);
+                    let evidence = vec![Evidence::Kernel { report }];
+                    let key = self.found(evidence, met(of), record)?;
                     episodes.told(key.as_deref());
                     return Ok(Ok(TurnEnd::Found));
                 }
@@ -540,7 +549,11 @@ impl<'a> Campaign<'a> {
                 episodes.told(None);
                 continue;
             }
-            let key = self.found(evidence, met(Some(episode)))?;
+            let record = Record {
+                report: Some(whole.report),
+                gates: whole.gates,
+            };
+            let key = self.found(evidence, met(Some(episode)), Some(record))?;
             episodes.told(key.as_deref());
             return Ok(Ok(TurnEnd::Found));
         }
@@ -555,6 +568,7 @@ impl<'a> Campaign<'a> {
                         episode,
                         guest_ms,
                     },
+                    None,
                 )?;
                 Ok(Ok(TurnEnd::Found))
             }
@@ -579,7 +593,12 @@ impl<'a> Campaign<'a> {
 
     /// Takes in what the oracles said of one failure; the first of it names the failure. Gives the
     /// finding's key.
-    fn found(&mut self, evidence: Vec<Evidence>, met: Met) -> Result<Option<String>, Error> {
+    fn found(
+        &mut self,
+        evidence: Vec<Evidence>,
+        met: Met,
+        record: Option<Record>,
+    ) -> Result<Option<String>, Error> {
         let mut evidence = evidence.into_iter();
         let Some(first) = evidence.next() else {
             return Ok(None);
@@ -589,7 +608,7 @@ impl<'a> Campaign<'a> {
         let episode = met.episode;
         let finding = self
             .findings
-            .add(first, &others, met, &self.setting, plan)
+            .add(first, &others, met, &self.setting, plan, record)
             .clone();
         self.dir.finding(&finding)?;
         self.tell(&Event::Found {

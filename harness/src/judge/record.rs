@@ -1,0 +1,63 @@
+//! What an episode in fact did, by the guest's clock: the base of a finding's timeline.
+
+use dk_control::Event;
+use knobrig_proto::EpisodeReport;
+use serde::{Deserialize, Serialize};
+
+/// An episode as it went.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// What the agent tells of it; absent if the guest was gone before it could.
+    pub report: Option<EpisodeReport>,
+    /// What the device's gates did.
+    pub gates: Vec<Seen>,
+}
+
+/// Something that the device told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The guest's `CLOCK_MONOTONIC`, in nanoseconds. The device has the host's clock; what lies
+    /// between the two is taken from the guest's own messages, and may be wrong by as long as the
+    /// quickest of these was under way, well below a millisecond.
+    pub guest_ns: u64,
+    /// What.
+    pub event: Event,
+}
+
+/// What lies between the guest's clock and the host's.
+///
+/// A message that says when it was sent came at least as much later as it was under way: the least
+/// difference of all is the best.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clocks {
+    least: Option<i128>,
+}
+
+impl Clocks {
+    /// A message sent at `guest_ns` was there at `host_ns`.
+    pub fn message(&mut self, guest_ns: u64, host_ns: u64) {
+        let apart = i128::from(host_ns) - i128::from(guest_ns);
+        self.least = Some(self.least.map_or(apart, |least| least.min(apart)));
+    }
+
+    /// The host's time as the guest's; none before the first message.
+    pub fn to_guest(self, host_ns: u64) -> Option<u64> {
+        u64::try_from(i128::from(host_ns) - self.least?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_quickest_message_tells_the_difference() {
+        let mut clocks = Clocks::default();
+        assert_eq!(clocks.to_guest(5_000), None);
+        clocks.message(1_000, 5_400);
+        clocks.message(2_000, 6_100);
+        clocks.message(3_000, 7_900);
+        assert_eq!(clocks.to_guest(9_100), Some(5_000));
+        assert_eq!(clocks.to_guest(100), None);
+    }
+}

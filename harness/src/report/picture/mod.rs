@@ -1,0 +1,54 @@
+//! Findings as pictures: a timeline as SVG, a run as one HTML page. Self-contained, no network, no
+//! script.
+
+pub mod html;
+mod scale;
+pub mod svg;
+
+/// Text within markup.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            // No control character but these may stand in XML.
+            '\n' | '\t' => out.push(c),
+            c if c.is_control() => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Nanoseconds as a person reads them.
+fn time(ns: u64) -> String {
+    match ns {
+        0..1_000_000 => format!("{} us", ns / 1000),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
+        _ => format!("{:.2} s", ns as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_the_text_is_markup() {
+        assert_eq!(
+            escaped("<a b=\"c\">&'\u{1b}"),
+            "&lt;a b=&quot;c&quot;&gt;&amp;&#39;\u{fffd}"
+        );
+    }
+
+    #[test]
+    fn times_have_their_unit() {
+        assert_eq!(time(999_999), "999 us");
+        assert_eq!(time(1_500_000), "1.5 ms");
+        assert_eq!(time(2_000_000_000), "2.00 s");
+    }
+}

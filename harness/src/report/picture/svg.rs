@@ -1,0 +1,139 @@
+//! A timeline as SVG: a lane for each thread, the device and the object; gates as bars; the moment
+//! of the fault across all of them.
+
+use std::fmt::Write as _;
+
+use super::scale::Scale;
+use super::{escaped, time};
+use crate::judge::timeline::{Bar, BarKind, LaneKind, Timeline};
+
+const WIDTH: f64 = 1000.0;
+/// Of the lanes' names.
+const NAMES: f64 = 150.0;
+const LANE: f64 = 40.0;
+const BAR: f64 = 24.0;
+const TOP: f64 = 26.0;
+/// Below the lanes: the axis, and a line for each fault.
+const AXIS: f64 = 30.0;
+const LINE: f64 = 18.0;
+/// Of a character of a bar's label, a little more than it takes.
+const LETTER: f64 = 6.6;
+
+/// Colours for light and dark, and what does not depend on them.
+const STYLE: &str = "\
+.t{font:12px system-ui,sans-serif;fill:#1d2430}.s{font-size:11px}.m{fill:#5b6472}\
+.lane{stroke:#d8dde5}.fault{stroke:#c5221f;stroke-width:2}.red{fill:#c5221f;font-weight:600}\
+.step{fill:#aecbfa}.teardown{fill:#fbd0a4}.wait{fill:#e8eaed}.gate{fill:#c6a9f2}\
+.alive{fill:#b7e1cd}.freed{fill:#f4b6b3}.failed{stroke:#c5221f;stroke-width:1.5}\
+g:focus rect{stroke:#1a73e8;stroke-width:2}\
+@media(prefers-color-scheme:dark){.t{fill:#e8eaed}.m{fill:#9aa3b0}.lane{stroke:#3a414c}\
+.red{fill:#ff8a80}.fault{stroke:#ff8a80}\
+.step{fill:#2f5597}.teardown{fill:#8a5a1f}.wait{fill:#3c4350}.gate{fill:#6b4fa0}\
+.alive{fill:#2c6e49}.freed{fill:#8c3a36}.failed{stroke:#ff8a80}}";
+
+/// The picture, a document of its own.
+pub fn svg(timeline: &Timeline, title: &str) -> String {
+    let scale = Scale::of(timeline);
+    let x = |ns: u64| NAMES + scale.place(ns) * (WIDTH - NAMES - 10.0);
+    let bottom = TOP + LANE * timeline.lanes.len() as f64;
+    let height = bottom + AXIS + LINE * (timeline.faults.len() + 1) as f64;
+    let mut svg = String::new();
+    // Writing to a String can't fail.
+    let _ = writeln!(
+        svg,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+         role=\"img\" aria-label=\"{0}\"><title>{0}</title><style>{STYLE}</style>",
+        escaped(title)
+    );
+    let _ = writeln!(
+        svg,
+        "<text class=\"t s m\" x=\"{NAMES}\" y=\"14\">{} in all; not to scale: long waits are \
+         drawn short</text>",
+        time(timeline.length_ns)
+    );
+    for (row, lane) in timeline.lanes.iter().enumerate() {
+        let y = TOP + LANE * row as f64;
+        let middle = y + LANE / 2.0;
+        let _ = writeln!(
+            svg,
+            "<line class=\"lane\" x1=\"0\" x2=\"{WIDTH}\" y1=\"{0}\" y2=\"{0}\"/>\
+             <text class=\"t\" x=\"6\" y=\"{1}\">{2}</text>",
+            y + LANE,
+            middle + 4.0,
+            fitted(&lane.name, NAMES - 12.0)
+        );
+        for bar in &lane.bars {
+            let _ = writeln!(svg, "{}", drawn(bar, lane.kind, &x, middle - BAR / 2.0));
+        }
+    }
+    for (ns, place) in scale.ticks(0.09) {
+        let at = NAMES + place * (WIDTH - NAMES - 10.0);
+        let _ = writeln!(
+            svg,
+            "<text class=\"t s m\" x=\"{at:.1}\" y=\"{:.1}\">{}</text>",
+            bottom + 16.0,
+            time(ns)
+        );
+    }
+    for (number, fault) in timeline.faults.iter().enumerate() {
+        let at = x(fault.at_ns);
+        let y = bottom + AXIS + LINE * number as f64 + 8.0;
+        // A label that would run out of the picture ends at its line.
+        let (anchor, at_text) = match at > WIDTH / 2.0 {
+            true => ("end", at - 5.0),
+            false => ("start", at + 5.0),
+        };
+        let _ = writeln!(
+            svg,
+            "<line class=\"fault\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{}\" y2=\"{y:.1}\"/>\
+             <text class=\"t red\" text-anchor=\"{anchor}\" x=\"{at_text:.1}\" y=\"{y:.1}\">{}</text>",
+            TOP - 4.0,
+            escaped(&fault.says)
+        );
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+fn drawn(bar: &Bar, lane: LaneKind, x: &impl Fn(u64) -> f64, y: f64) -> String {
+    let (from, to) = (x(bar.from_ns), x(bar.to_ns));
+    let width = (to - from).max(2.0);
+    let class = match (bar.kind, lane) {
+        (BarKind::Step, LaneKind::Teardown) => "teardown",
+        (BarKind::Step, _) => "step",
+        (BarKind::Wait, _) => "wait",
+        (BarKind::Gate, _) => "gate",
+        (BarKind::Alive, _) => "alive",
+        (BarKind::Freed, _) => "freed",
+    };
+    let failed = if bar.failed { " failed" } else { "" };
+    let result = (bar.result.as_ref()).map_or_else(String::new, |result| format!(": {result}"));
+    let lasts = match bar.open {
+        true => "did not end".to_owned(),
+        false => time(bar.to_ns - bar.from_ns),
+    };
+    let whole = format!("{}{result} (from {}, {lasts})", bar.says, time(bar.from_ns));
+    format!(
+        "<g tabindex=\"0\" role=\"img\" aria-label=\"{0}\"><title>{0}</title>\
+         <rect class=\"{class}{failed}\" x=\"{from:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" \
+         height=\"{BAR}\" rx=\"3\"/>\
+         <text class=\"t s\" x=\"{1:.1}\" y=\"{2:.1}\">{3}</text></g>",
+        escaped(&whole),
+        from + 4.0,
+        y + BAR / 2.0 + 4.0,
+        fitted(&bar.says, width - 8.0)
+    )
+}
+
+/// As much of a text as fits; nothing where that says nothing.
+fn fitted(text: &str, width: f64) -> String {
+    let letters = (width / LETTER).max(0.0) as usize;
+    match text.chars().count() {
+        count if count <= letters => escaped(text),
+        _ if letters < 4 => String::new(),
+        _ => {
+            let cut: String = text.chars().take(letters - 1).collect();
+            escaped(&format!("{cut}…"))
+        }
+    }
+}

@@ -10,7 +10,7 @@ use knobrig_proto::{EpisodeReport, FromGuest, ToGuest};
 use tokio::time::Instant;
 
 use super::guest::{Guest, Happening, Loss};
-use crate::judge::plan::{Plan, Then, When};
+use crate::judge::plan::{Plan, Then, When, marker};
 use crate::judge::record::{Record, Seen};
 
 /// Beyond the actors' own deadline: load, checks, and the report of what is stuck.
@@ -42,8 +42,8 @@ pub struct Whole {
     pub report: EpisodeReport,
     /// The device held an op in it.
     pub held: bool,
-    /// What the device's gates did.
-    pub gates: Vec<Seen>,
+    /// How it went, but for the report.
+    pub record: Record,
     /// What the device witnessed.
     pub witnessed: Vec<Event>,
     /// The device's ring runs still.
@@ -87,6 +87,9 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
             Happening::Gate(event @ Event::Witness { .. }) => witnessed.push(event),
             Happening::Report { report, episode } => {
                 let after = aftermath(guest, &mut course, &mut told).await;
+                if let Some(first) = after.as_ref().and_then(|report| report.before.first()) {
+                    guest.marked(&marker(id), first.start_ns);
+                }
                 let record = record(guest, after, told);
                 return Ok(Ended::Kernel {
                     report,
@@ -102,13 +105,16 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
         // Never reached, or let go by its deadline: nothing may wait in the next episode.
         guest.device().reset().await?;
     }
+    if let Some(first) = report.before.first() {
+        guest.marked(&marker(id), first.start_ns);
+    }
     // The answer comes after all that the device has told so far.
     let ring_runs = guest.device().status().await?.running;
     witnessed.extend(guest.witnessed());
     Ok(Ended::Whole(Whole {
         report,
         held: !course.held.is_empty(),
-        gates: seen(guest, told),
+        record: record(guest, None, told),
         witnessed,
         ring_runs,
     }))
@@ -145,6 +151,7 @@ fn record(guest: &Guest, report: Option<EpisodeReport>, told: Vec<Event>) -> Rec
     Record {
         report,
         gates: seen(guest, told),
+        log_ahead_ns: guest.log_ahead_ns(),
     }
 }
 

@@ -142,6 +142,8 @@ pub struct Guest {
     console_open: bool,
     last_sign: Instant,
     clocks: Clocks,
+    last_marker: Option<(String, u64)>,
+    log_ahead_ns: Option<i64>,
     last_console: String,
     next_do: u64,
     /// Uptime in the agent's last heartbeat or hello, in milliseconds.
@@ -160,7 +162,8 @@ enum Heard {
     /// It sent what is no message: it and the harness don't fit, whatever the guest does.
     AgentGarbled(String),
     Report(Box<Report>, Option<u64>),
-    Marker(String),
+    /// With the kernel log's time, in microseconds.
+    Marker(String, Option<u64>),
     ConsoleLine(String),
     ConsoleEnd,
 }
@@ -271,6 +274,8 @@ impl Guest {
             console_open: true,
             last_sign: Instant::now(),
             clocks: Clocks::default(),
+            last_marker: None,
+            log_ahead_ns: None,
             last_console: String::new(),
             next_do: 1,
             uptime_ms: 0,
@@ -340,7 +345,10 @@ impl Guest {
             }
             Heard::AgentGarbled(why) => Err(Loss::Rig(Error::Rig(why))),
             Heard::Report(report, episode) => Ok(Some(Happening::Report { report, episode })),
-            Heard::Marker(line) => Ok(Some(Happening::Marker(line))),
+            Heard::Marker(line, time_us) => {
+                self.last_marker = time_us.map(|time_us| (line.clone(), time_us));
+                Ok(Some(Happening::Marker(line)))
+            }
             Heard::ConsoleLine(line) => {
                 self.last_console = line;
                 Ok(None)
@@ -371,6 +379,23 @@ impl Guest {
     /// The guest's clock when the host's stands so.
     pub fn clocks(&self) -> Clocks {
         self.clocks
+    }
+
+    /// The step that put a marker into the log began at `began_ns`: if that marker was the last
+    /// one, the log's clock is known.
+    pub fn marked(&mut self, marker: &str, began_ns: u64) {
+        if let Some((line, time_us)) = &self.last_marker
+            && line == marker
+        {
+            let log_ns = i64::try_from(time_us.saturating_mul(1000)).ok();
+            let began_ns = i64::try_from(began_ns).ok();
+            self.log_ahead_ns = log_ns.zip(began_ns).map(|(log, began)| log - began);
+        }
+    }
+
+    /// How far the kernel log's clock is ahead of `CLOCK_MONOTONIC`.
+    pub fn log_ahead_ns(&self) -> Option<i64> {
+        self.log_ahead_ns
     }
 
     /// Sends the agent a message.
@@ -547,7 +572,9 @@ async fn hear_console(mut console: UnixStream, mut log: File, sender: mpsc::Send
             let episode = markers.before(report.range.start);
             heard.push(Heard::Report(Box::new(report), episode));
         }
-        heard.extend(markers.push(bytes).into_iter().map(Heard::Marker));
+        heard.extend(
+            (markers.push(bytes).into_iter()).map(|(line, time)| Heard::Marker(line, time)),
+        );
         heard.push(Heard::ConsoleLine(markers.last_line.clone()));
         for heard in heard {
             if sender.send(heard).await.is_err() {
@@ -584,7 +611,8 @@ impl Markers {
     /// Bytes of a line that are looked at.
     const LINE: usize = 512;
 
-    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+    /// Markers that end in these bytes, each with its time in the log, in microseconds.
+    fn push(&mut self, bytes: &[u8]) -> Vec<(String, Option<u64>)> {
         let mut found = Vec::new();
         for &byte in bytes {
             self.offset += 1;
@@ -605,7 +633,7 @@ impl Markers {
                     self.episodes
                         .push_back((self.offset - self.line.len() - 1, episode));
                 }
-                found.push(marker.to_owned());
+                found.push((marker.to_owned(), log_time(&line)));
             }
             if !line.is_empty() {
                 self.last_line = line;
@@ -622,6 +650,15 @@ impl Markers {
             .find(|(at, _)| *at <= offset)
             .map(|(_, episode)| *episode)
     }
+}
+
+/// The time before a line of the log, `[    5.123456]`, in microseconds.
+fn log_time(line: &str) -> Option<u64> {
+    let (time, _) = line.strip_prefix('[')?.split_once(']')?;
+    let (seconds, micros) = time.trim_start().split_once('.')?;
+    let seconds: u64 = seconds.parse().ok()?;
+    let micros: u64 = micros.parse().ok().filter(|_| micros.len() == 6)?;
+    seconds.checked_mul(1_000_000)?.checked_add(micros)
 }
 
 /// The guest's time at which a message was sent, where it says one that is of that moment.
@@ -646,12 +683,19 @@ mod tests {
     #[test]
     fn a_report_belongs_to_the_marker_before_it() {
         let mut markers = Markers::default();
-        let text = b"[ 1.0][ T1] knobrig: episode 7\r\nBUG: here\n[ 2.0] knobrig: episode 8\n";
+        let text = b"[ 1.000002][ T1] knobrig: episode 7\r\nBUG: here\n[ 2.0] knobrig: episode 8\n";
         let mut found = Vec::new();
         for chunk in text.chunks(5) {
             found.extend(markers.push(chunk));
         }
-        assert_eq!(found, ["knobrig: episode 7", "knobrig: episode 8"]);
+        let told = |text: &str, time| (text.to_owned(), time);
+        assert_eq!(
+            found,
+            [
+                told("knobrig: episode 7", Some(1_000_002)),
+                told("knobrig: episode 8", None)
+            ]
+        );
         assert_eq!(markers.before(0), Some(7));
         assert_eq!(markers.before(40), Some(7));
         assert_eq!(markers.before(text.len()), Some(8));

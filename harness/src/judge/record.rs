@@ -11,6 +11,18 @@ pub struct Record {
     pub report: Option<EpisodeReport>,
     /// What the device's gates did.
     pub gates: Vec<Seen>,
+    /// How far the kernel log's clock is ahead of the guest's `CLOCK_MONOTONIC`, where that is
+    /// known.
+    #[serde(default)]
+    pub log_ahead_ns: Option<i64>,
+}
+
+impl Record {
+    /// A time of the kernel log, in microseconds, as the guest's.
+    pub fn of_log(&self, time_us: u64) -> Option<u64> {
+        let log_ns = time_us.checked_mul(1000)?;
+        log_ns.checked_add_signed(self.log_ahead_ns?.checked_neg()?)
+    }
 }
 
 /// Something that the device told.

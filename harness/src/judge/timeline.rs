@@ -126,10 +126,10 @@ impl Timeline {
         }
         let mut faults = Vec::new();
         if let Evidence::Kernel { report } = evidence {
-            if let Some(time) = report.time_us {
-                faults.push((time.saturating_mul(1000), report.title.clone()));
+            if let Some(time) = report.time_us.and_then(|time| record.of_log(time)) {
+                faults.push((time, report.title.clone()));
             }
-            if let Some(life) = object(report) {
+            if let Some(life) = object(report, record) {
                 lanes.push(life);
             }
         }
@@ -285,9 +285,9 @@ fn holds(record: &Record) -> Vec<Span> {
 }
 
 /// The object's life, where the kernel says when it was made and freed.
-fn object(report: &Report) -> Option<(String, LaneKind, Vec<Span>)> {
+fn object(report: &Report, record: &Record) -> Option<(String, LaneKind, Vec<Span>)> {
     let object = report.object.as_ref()?;
-    let time = |role| Some(report.stack(role)?.time_us?.saturating_mul(1000));
+    let time = |role| record.of_log(report.stack(role)?.time_us?);
     let by = |role: Role| {
         let stack = report.stack(role)?;
         let own = (stack.frames.iter())
@@ -387,6 +387,7 @@ mod tests {
         let record = Record {
             report: Some(report),
             gates: gates.into(),
+            log_ahead_ns: Some(0),
         };
         (plan, record)
     }

@@ -13,6 +13,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -291,7 +292,11 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let dir = path.parent().unwrap_or("".as_ref());
     let write = || {
-        let mut file = tempfile::Builder::new().prefix(".part-").tempfile_in(dir)?;
+        // As any other file: whom the umask lets, may read it.
+        let mut file = tempfile::Builder::new()
+            .prefix(".part-")
+            .permissions(std::fs::Permissions::from_mode(0o666))
+            .tempfile_in(dir)?;
         file.write_all(bytes)?;
         file.persist(path).map_err(|error| error.error)
     };

@@ -178,6 +178,8 @@ pub(super) struct Campaign<'a> {
     summary: Summary,
     findings: Findings,
     plans: BTreeMap<u64, Plan>,
+    /// How those of them went that have ended.
+    records: BTreeMap<u64, Record>,
     dir: RunDir,
     live: Option<Live>,
     next_episode: u64,
@@ -230,6 +232,7 @@ impl<'a> Campaign<'a> {
             summary: blank(target, settings.seed),
             findings: Findings::default(),
             plans: BTreeMap::new(),
+            records: BTreeMap::new(),
             dir,
             live: settings.live.then(|| Live::new(settings.goal)),
             next_episode: 1,
@@ -438,7 +441,7 @@ impl<'a> Campaign<'a> {
                     episode,
                     guest_ms,
                 };
-                let key = self.found(vec![Evidence::Guest { why }], met, None)?;
+                let key = self.found(vec![Evidence::Guest { why }], met)?;
                 episodes.told(key.as_deref());
                 Ok(Ok(TurnEnd::Found))
             }
@@ -483,6 +486,8 @@ impl<'a> Campaign<'a> {
             self.plans.insert(episode, plan.clone());
             while self.plans.len() > PLANS_KEPT {
                 self.plans.pop_first();
+                self.records
+                    .retain(|number, _| self.plans.contains_key(number));
             }
             let begun = Instant::now();
             let ended = match episode::run(guest, &plan).await {
@@ -501,10 +506,8 @@ impl<'a> Campaign<'a> {
                     episode: of,
                     record,
                 } => {
-                    // A late report is of an episode whose course is not known any more.
-                    let record = (of == Some(episode)).then_some(record);
-                    let evidence = vec![Evidence::Kernel { report }];
-                    let key = self.found(evidence, met(of), record)?;
+                    self.records.insert(episode, record);
+                    let key = self.found(vec![Evidence::Kernel { report }], met(of))?;
                     episodes.told(key.as_deref());
                     return Ok(Ok(TurnEnd::Found));
                 }
@@ -526,6 +529,11 @@ impl<'a> Campaign<'a> {
             })?;
             let verdict = oracle::judge(&plan, &whole.report, whole.ring_runs);
             self.summary.add_rules(&verdict.held);
+            let record = Record {
+                report: Some(whole.report),
+                ..whole.record
+            };
+            self.records.insert(episode, record);
             let mut evidence: Vec<_> = (whole.witnessed.into_iter())
                 .filter_map(Evidence::witnessed)
                 .collect();
@@ -549,11 +557,7 @@ impl<'a> Campaign<'a> {
                 episodes.told(None);
                 continue;
             }
-            let record = Record {
-                report: Some(whole.report),
-                gates: whole.gates,
-            };
-            let key = self.found(evidence, met(Some(episode)), Some(record))?;
+            let key = self.found(evidence, met(Some(episode)))?;
             episodes.told(key.as_deref());
             return Ok(Ok(TurnEnd::Found));
         }
@@ -568,7 +572,6 @@ impl<'a> Campaign<'a> {
                         episode,
                         guest_ms,
                     },
-                    None,
                 )?;
                 Ok(Ok(TurnEnd::Found))
             }
@@ -593,18 +596,14 @@ impl<'a> Campaign<'a> {
 
     /// Takes in what the oracles said of one failure; the first of it names the failure. Gives the
     /// finding's key.
-    fn found(
-        &mut self,
-        evidence: Vec<Evidence>,
-        met: Met,
-        record: Option<Record>,
-    ) -> Result<Option<String>, Error> {
+    fn found(&mut self, evidence: Vec<Evidence>, met: Met) -> Result<Option<String>, Error> {
         let mut evidence = evidence.into_iter();
         let Some(first) = evidence.next() else {
             return Ok(None);
         };
         let others: Vec<_> = evidence.collect();
         let plan = met.episode.and_then(|episode| self.plans.get(&episode));
+        let record = (met.episode).and_then(|episode| self.records.get(&episode).cloned());
         let episode = met.episode;
         let finding = self
             .findings

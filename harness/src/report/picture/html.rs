@@ -42,7 +42,7 @@ pub fn page(summary: &Summary, answer: &str, findings: &[Shown<'_>]) -> String {
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
          <title>{0}</title><style>{STYLE}</style></head><body><main><h1>{0}</h1>\
-         <p class=\"dim\">seed {1}, {2} guests, {3:.1} episodes/s</p>",
+         <p class=\"dim\">seed {1}; {3:.1} episodes/s; guests booted: {2}</p>",
         escaped(answer),
         summary.seed,
         summary.guests,
@@ -68,17 +68,24 @@ pub fn page(summary: &Summary, answer: &str, findings: &[Shown<'_>]) -> String {
     page
 }
 
+fn times(count: u64) -> String {
+    match count {
+        1 => "once".into(),
+        count => format!("{count} times"),
+    }
+}
+
 fn section(page: &mut String, shown: &Shown<'_>) {
     let finding = shown.finding;
     let _ = writeln!(
         page,
         "<section id=\"finding-{0}\" aria-labelledby=\"title-{0}\"><h2 id=\"title-{0}\">{0:03} {1}\
-         </h2><p>{2} spoke; met {3} times, first after {4:.1} s of the guest's time. Again: \
+         </h2><p>{2} spoke; met {3}, first after {4:.1} s of the guest's time. Again: \
          <code>cargo rig repro findings/{0:03}</code></p>",
         finding.number,
         escaped(&finding.title),
         escaped(&finding.oracles.join(", ")),
-        finding.count,
+        times(finding.count),
         finding.first.guest_ms as f64 / 1000.0
     );
     if let Some(timeline) = &shown.timeline {

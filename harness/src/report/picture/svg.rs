@@ -66,7 +66,9 @@ pub fn svg(timeline: &Timeline, title: &str) -> String {
             let _ = writeln!(svg, "{}", drawn(bar, lane.kind, &x, middle - BAR / 2.0));
         }
     }
-    for (ns, place) in scale.ticks(0.09) {
+    // The last would run out of the picture.
+    let ticks = scale.ticks(0.09).into_iter();
+    for (ns, place) in ticks.filter(|(_, place)| *place < 0.95) {
         let at = NAMES + place * (WIDTH - NAMES - 10.0);
         let _ = writeln!(
             svg,

@@ -42,7 +42,7 @@ pub(crate) fn init() -> Result {
     // larger than any `struct kprobe`. It is unregistered at once; nobody else knows it.
     let found = unsafe {
         let probe = PROBE.get();
-        (*probe).symbol_name = NAME.as_ptr().cast();
+        (*probe).symbol_name = NAME.as_char_ptr();
         to_result(register_kprobe(probe))?;
         let found = (*probe).addr as usize;
         unregister_kprobe(probe);

@@ -79,7 +79,7 @@ pub(crate) fn note(func: u16, call: &Call) {
         return;
     };
     let flag = |set: bool, bit: u64| if set { bit } else { 0 };
-    let what = tid as u32 as u64
+    let what = u64::from(tid as u32)
         | u64::from(func) << 32
         | flag(call.own, OWN)
         | flag(!interrupt && call.current.is_worker(), WORKER)

@@ -18,6 +18,7 @@ use crate::func;
 use crate::gate::{self, Point, Who};
 use crate::hook::{self, Hooked, Owner};
 use crate::symbol;
+use crate::sys::Thread;
 use crate::target::{self, Name};
 use crate::trail;
 use kernel::prelude::*;
@@ -91,7 +92,10 @@ pub(crate) fn obey(opened: &Opened, text: &str) -> Result {
             let who = match words.next().ok_or(EINVAL)? {
                 "any" => Who::Anybody,
                 "workers" => Who::Workers,
-                tid => Who::Thread(tid.parse().ok().filter(|tid| *tid > 0).ok_or(EINVAL)?),
+                tid => {
+                    let tid = tid.parse().map_err(|_| EINVAL)?;
+                    Who::Thread(Thread::find(tid)?, tid)
+                }
             };
             let own = choice(words.next(), "any", "own")?;
             let occurrence = number(words.next())?;

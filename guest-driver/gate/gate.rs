@@ -6,12 +6,17 @@
 
 use crate::func::Func;
 use crate::pass::{Call, LIVE};
-use crate::sys;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use crate::sys::{self, Thread};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use kernel::prelude::*;
 
 /// How many there are, a bit each in a word.
 pub(crate) const COUNT: usize = 64;
+
+/// [`Who`] as a word; no thread's address.
+const ANYBODY: usize = 0;
+/// See [`ANYBODY`].
+const WORKERS: usize = 1;
 
 /// Whose calls count.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,8 +25,8 @@ pub(crate) enum Who {
     Anybody,
     /// Any worker's of a workqueue.
     Workers,
-    /// One thread's.
-    Thread(i32),
+    /// One thread's, of that id.
+    Thread(Thread, i32),
 }
 
 /// A point.
@@ -130,8 +135,10 @@ impl Why {
 pub(crate) struct Gate {
     state: AtomicU32,
     at_return: AtomicBool,
-    /// 0 anybody, -1 workers, else the thread.
-    who: AtomicI32,
+    /// 0 anybody, 1 workers, else the thread.
+    who: AtomicUsize,
+    /// That thread's id, or 0.
+    tid: AtomicI32,
     own: AtomicBool,
     occurrence: AtomicU32,
     hold_ns: AtomicU64,
@@ -139,7 +146,7 @@ pub(crate) struct Gate {
     /// Calls so far.
     calls: AtomicU32,
     /// Who came to its point.
-    tid: AtomicI32,
+    holds: AtomicUsize,
     reached_ns: AtomicU64,
     how: AtomicU32,
     left_ns: AtomicU64,
@@ -151,13 +158,14 @@ pub(crate) static GATES: [Gate; COUNT] = [const {
     Gate {
         state: AtomicU32::new(0),
         at_return: AtomicBool::new(false),
-        who: AtomicI32::new(0),
+        who: AtomicUsize::new(0),
+        tid: AtomicI32::new(0),
         own: AtomicBool::new(false),
         occurrence: AtomicU32::new(0),
         hold_ns: AtomicU64::new(0),
         sleeps: AtomicBool::new(false),
         calls: AtomicU32::new(0),
-        tid: AtomicI32::new(0),
+        holds: AtomicUsize::new(0),
         reached_ns: AtomicU64::new(0),
         how: AtomicU32::new(0),
         left_ns: AtomicU64::new(0),
@@ -204,9 +212,9 @@ impl Gate {
         }
         let thread = !call.context.is_interrupt();
         let counts = match self.who.load(Ordering::Relaxed) {
-            0 => true,
-            -1 => thread && call.current.is_worker(),
-            tid => thread && call.current.tid() == tid,
+            ANYBODY => true,
+            WORKERS => thread && call.current.is_worker(),
+            it => thread && call.current.thread() == Thread(it),
         };
         if !counts || self.own.load(Ordering::Relaxed) && !call.own {
             return false;
@@ -221,7 +229,7 @@ impl Gate {
         if !call.deep || !sys::take_count() {
             return false;
         }
-        self.tid.store(call.current.tid(), Ordering::Relaxed);
+        self.holds.store(call.current.thread().0, Ordering::Relaxed);
         if self.change(State::Armed, State::Claimed) {
             return true;
         }
@@ -232,7 +240,8 @@ impl Gate {
 
     /// Whether it still waits for the return of this thread.
     pub(crate) fn is_claimed_by(&self, call: &Call) -> bool {
-        self.state() == State::Claimed && self.tid.load(Ordering::Relaxed) == call.current.tid()
+        let thread = Thread(self.holds.load(Ordering::Relaxed));
+        self.state() == State::Claimed && thread == call.current.thread()
     }
 
     /// A thread stands at the point. False if the gate doesn't want it any more.
@@ -241,7 +250,7 @@ impl Gate {
             true => State::Claimed,
             false => State::Armed,
         };
-        self.tid.store(call.current.tid(), Ordering::Relaxed);
+        self.holds.store(call.current.thread().0, Ordering::Relaxed);
         self.how.store(how as u32, Ordering::Relaxed);
         self.reached_ns.store(sys::now(), Ordering::Relaxed);
         HOLDING.fetch_add(1, Ordering::AcqRel);
@@ -278,7 +287,7 @@ impl Gate {
         self.reached_ns.load(Ordering::Relaxed) + self.hold_ns.load(Ordering::Relaxed)
     }
 
-    /// One line of all that is known of it: state, calls, thread, when it came, how it was held,
+    /// One line of all that is known of it: state, calls, the thread that it is for (or 0), when it came, how it was held,
     /// when it went on, why.
     pub(crate) fn line(
         &self,
@@ -309,18 +318,18 @@ pub(crate) fn arm(number: usize, point: &Point) -> Result {
         return Err(EBUSY);
     }
     gate.at_return.store(point.at_return, Ordering::Relaxed);
-    let who = match point.who {
-        Who::Anybody => 0,
-        Who::Workers => -1,
-        Who::Thread(tid) => tid,
+    let (who, tid) = match point.who {
+        Who::Anybody => (ANYBODY, 0),
+        Who::Workers => (WORKERS, 0),
+        Who::Thread(thread, tid) => (thread.0, tid),
     };
+    gate.tid.store(tid, Ordering::Relaxed);
     gate.who.store(who, Ordering::Relaxed);
     gate.own.store(point.own, Ordering::Relaxed);
     gate.occurrence.store(point.occurrence, Ordering::Relaxed);
     gate.hold_ns.store(point.hold_ns, Ordering::Relaxed);
     gate.sleeps.store(point.sleeps, Ordering::Relaxed);
     gate.calls.store(0, Ordering::Relaxed);
-    gate.tid.store(0, Ordering::Relaxed);
     gate.reached_ns.store(0, Ordering::Relaxed);
     gate.left_ns.store(0, Ordering::Relaxed);
     gate.state.store(State::Armed as u32, Ordering::Release);

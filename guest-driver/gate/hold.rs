@@ -49,7 +49,7 @@ pub(crate) fn hold(number: usize, call: &Call) {
         if sys::now() >= end {
             break Why::Deadline;
         }
-        if how != How::Spun && call.current.is_dying() {
+        if how != How::Spun && call.current.is_signalled() {
             break Why::Killed;
         }
         match how {

@@ -37,6 +37,10 @@ pub(crate) fn now() -> u64 {
 }
 
 /// The running thread. In an interrupt: the interrupted one.
+///
+/// Of `struct task_struct` only fields up to `stats` are used: bindgen puts those after it to
+/// other places than C where that, without CONFIG_SCHEDSTATS, is empty and aligned. So a thread is
+/// told by its address, and not by its id.
 #[derive(Clone, Copy)]
 pub(crate) struct Current(*mut bindings::task_struct);
 
@@ -51,9 +55,9 @@ impl Current {
         Self(task)
     }
 
-    pub(crate) fn tid(self) -> i32 {
-        // SAFETY: the running thread's own; it doesn't change.
-        unsafe { (*self.0).pid }
+    /// Tells it from others.
+    pub(crate) fn thread(self) -> Thread {
+        Thread(self.0 as usize)
     }
 
     /// Whether it is a worker of a workqueue.
@@ -73,28 +77,51 @@ impl Current {
         (start, start + SIZE)
     }
 
-    /// Whether it is being killed.
-    pub(crate) fn is_dying(self) -> bool {
-        /// SIGKILL's bit.
-        const KILL: usize = 1 << 8;
-        // SAFETY: the running thread's own; a word that others only set bits in.
-        unsafe { (&raw const (*self.0).pending.signal.sig[0]).read_volatile() & KILL != 0 }
+    /// Whether it was sent a signal.
+    pub(crate) fn is_signalled(self) -> bool {
+        // SAFETY: the running thread.
+        unsafe { bindings::signal_pending(self.0) != 0 }
     }
 
-    /// Its nice value, where it is an ordinary thread.
+    /// Its nice value, where it isn't a real-time thread.
     pub(crate) fn nice(self) -> Option<i32> {
-        /// SCHED_NORMAL.
-        const NORMAL: u32 = 0;
-        /// The priority of nice 0: DEFAULT_PRIO of include/linux/sched/prio.h.
+        /// MAX_RT_PRIO of include/linux/sched/prio.h.
+        const REAL_TIME: i32 = 100;
+        /// The priority of nice 0, DEFAULT_PRIO there.
         const ZERO: i32 = 120;
         // SAFETY: the running thread's own.
-        unsafe { ((*self.0).policy == NORMAL).then(|| (*self.0).static_prio - ZERO) }
+        unsafe { ((*self.0).prio >= REAL_TIME).then(|| (*self.0).static_prio - ZERO) }
     }
 
     /// Sets it.
     pub(crate) fn set_nice(self, nice: i32) {
         // SAFETY: an ordinary thread, in a context that can be preempted (callers).
         unsafe { bindings::sched_set_normal(self.0, nice) };
+    }
+}
+
+/// Which thread: its address, which is its own as long as it lives. 0 is nobody's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Thread(pub(crate) usize);
+
+impl Thread {
+    /// The thread of that id, or `ESRCH`.
+    pub(crate) fn find(tid: i32) -> Result<Self> {
+        // SAFETY: each look-up takes a reference, or gives null; both are given back, once. Only
+        // the address is kept.
+        let task = unsafe {
+            let pid = bindings::find_get_pid(tid);
+            let task = bindings::get_pid_task(pid, bindings::pid_type_PIDTYPE_PID);
+            bindings::put_pid(pid);
+            if !task.is_null() {
+                bindings::put_task_struct(task);
+            }
+            task
+        };
+        match task.is_null() {
+            true => Err(ESRCH),
+            false => Ok(Self(task as usize)),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! Who passes which functions, in what order: noted, nobody held. What a dry run is made of.
 
 use crate::pass::{Call, LIVE};
-use crate::sys;
+use crate::sys::{self, Thread};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use kernel::prelude::*;
 
@@ -14,7 +14,7 @@ const ROOM: usize = 8192;
 
 struct Pass {
     ns: AtomicU64,
-    /// Thread id, function, and [`OWN`], [`WORKER`], [`INTERRUPT`], [`ATOMIC`].
+    /// The watched thread's id, function, and [`OWN`], [`WORKER`], [`INTERRUPT`], [`ATOMIC`].
     what: AtomicU64,
 }
 
@@ -30,9 +30,19 @@ static PASSES: [Pass; ROOM] = [const {
     }
 }; ROOM];
 
+struct Watched {
+    thread: AtomicUsize,
+    tid: AtomicI32,
+}
+
 static ON: AtomicBool = AtomicBool::new(false);
 static NEXT: AtomicUsize = AtomicUsize::new(0);
-static WATCHED: [AtomicI32; THREADS] = [const { AtomicI32::new(0) }; THREADS];
+static WATCHED: [Watched; THREADS] = [const {
+    Watched {
+        thread: AtomicUsize::new(0),
+        tid: AtomicI32::new(0),
+    }
+}; THREADS];
 
 /// Whether calls are noted.
 pub(crate) fn is_on() -> bool {
@@ -43,13 +53,12 @@ pub(crate) fn is_on() -> bool {
 pub(crate) fn begin(threads: impl Iterator<Item = Result<i32>>) -> Result {
     end();
     let mut watched = WATCHED.iter();
-    for thread in threads {
-        watched
-            .next()
-            .ok_or(E2BIG)?
-            .store(thread?, Ordering::Relaxed);
+    for tid in threads {
+        let (tid, place) = (tid?, watched.next().ok_or(E2BIG)?);
+        place.tid.store(tid, Ordering::Relaxed);
+        place.thread.store(Thread::find(tid)?.0, Ordering::Relaxed);
     }
-    watched.for_each(|rest| rest.store(0, Ordering::Relaxed));
+    watched.for_each(|rest| rest.thread.store(0, Ordering::Relaxed));
     for pass in &PASSES[..NEXT.load(Ordering::Relaxed).min(ROOM)] {
         pass.what.store(0, Ordering::Relaxed);
     }
@@ -68,10 +77,17 @@ pub(crate) fn end() {
 
 /// Notes a call, where it is of interest.
 pub(crate) fn note(func: u16, call: &Call) {
-    let tid = call.current.tid();
+    let thread = call.current.thread();
     let interrupt = call.context.is_interrupt();
-    let watched = |it: &AtomicI32| it.load(Ordering::Relaxed) == tid;
-    if !call.own && (interrupt || tid == 0 || !WATCHED.iter().any(watched)) {
+    let watched = |it: &&Watched| Thread(it.thread.load(Ordering::Relaxed)) == thread;
+    let tid = match interrupt {
+        true => 0,
+        false => WATCHED
+            .iter()
+            .find(watched)
+            .map_or(0, |it| it.tid.load(Ordering::Relaxed)),
+    };
+    if !call.own && tid == 0 {
         return;
     }
     let at = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -89,7 +105,7 @@ pub(crate) fn note(func: u16, call: &Call) {
     pass.what.store(what, Ordering::Release);
 }
 
-/// Writes the line of one noted call: function, thread, its marks, when. `None` after the last.
+/// Writes the line of one noted call: function, thread (0 for one that isn't watched), its marks, when. `None` after the last.
 pub(crate) fn line(at: usize, f: &mut impl kernel::fmt::Write) -> Option<kernel::fmt::Result> {
     let pass = (at < NEXT.load(Ordering::Acquire)).then(|| PASSES.get(at))??;
     let what = pass.what.load(Ordering::Acquire);

@@ -19,7 +19,7 @@ const GRACE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub enum Ended {
     /// The agent reported.
-    Whole(Whole),
+    Whole(Box<Whole>),
     /// The kernel reported first.
     Kernel {
         /// What.
@@ -34,7 +34,7 @@ pub enum Ended {
 pub struct Whole {
     /// What came of it in the guest.
     pub report: EpisodeReport,
-    /// The device held an op in it.
+    /// A gate held somebody in it.
     pub held: bool,
     /// What the device witnessed.
     pub witnessed: Vec<Event>,
@@ -66,8 +66,19 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
                 episode,
                 actor,
                 step,
+                wchan,
                 ..
-            }) if episode == id => course.follow(guest, &When::Settled(actor, step)).await?,
+            }) if episode == id => {
+                if !wchan.is_empty() {
+                    let asleep = When::Asleep(actor.clone(), step);
+                    course.follow(guest, &asleep).await?;
+                }
+                course.follow(guest, &When::Settled(actor, step)).await?;
+            }
+            Happening::Agent(FromGuest::Held { episode, tag }) if episode == id => {
+                course.held.insert(tag.clone());
+                course.follow(guest, &When::Held(tag)).await?;
+            }
             Happening::Gate(Event::Held { tag, .. }) => {
                 course.held.insert(tag.clone());
                 course.follow(guest, &When::Held(tag)).await?;
@@ -84,12 +95,12 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
     // The answer comes after all that the device has told so far.
     let ring_runs = guest.device().status().await?.running;
     witnessed.extend(guest.witnessed());
-    Ok(Ended::Whole(Whole {
+    Ok(Ended::Whole(Box::new(Whole {
         report,
         held: !course.held.is_empty(),
         witnessed,
         ring_runs,
-    }))
+    })))
 }
 
 /// How far an episode's gates have come.
@@ -100,6 +111,11 @@ struct Course<'a> {
 }
 
 impl Course<'_> {
+    /// Whether a gate holds threads in the guest, and not requests in the device.
+    fn in_guest(&self, tag: &str) -> bool {
+        self.plan.episode.gates.iter().any(|gate| gate.tag == tag)
+    }
+
     /// Does what follows from what has happened.
     async fn follow(&mut self, guest: &mut Guest, what: &When) -> Result<(), Loss> {
         let reactions = self.plan.reactions.iter().filter(|it| it.when == *what);
@@ -111,6 +127,13 @@ impl Course<'_> {
                         name: name.clone(),
                     };
                     guest.send(&signal).await?;
+                }
+                Then::Release(tag) if self.in_guest(tag) => {
+                    let release = ToGuest::Release {
+                        episode: self.plan.episode.id,
+                        tag: tag.clone(),
+                    };
+                    guest.send(&release).await?;
                 }
                 // A gate that holds nothing yet still has its request to come.
                 Then::Release(tag) if self.held.contains(tag) => {

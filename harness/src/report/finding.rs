@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use knobrig_klog::{Report, Role, readable};
-use knobrig_proto::{Repeat, Step};
+use knobrig_proto::{End, FunctionGate, Repeat, Step, Who};
 
 use crate::judge::finding::{Evidence, Finding, kebab};
 use crate::judge::oracle::step_text_with;
@@ -130,14 +130,20 @@ fn course(text: &mut String, plan: &Plan) {
             gate.tag
         );
     }
+    for gate in &plan.episode.gates {
+        let _ = writeln!(text, "    {:<12} {}", "kernel", function_gate(gate));
+    }
     for reaction in &plan.reactions {
         let when = match &reaction.when {
             When::Held(tag) => format!("gate {tag} holds"),
-            When::Settled(name, step) => {
+            When::Settled(name, step) | When::Asleep(name, step) => {
                 let steps = plan.episode.actors.iter().find(|actor| actor.name == *name);
                 let step = steps.and_then(|actor| actor.steps.get(*step));
                 let step = step.map_or(String::new(), words);
-                format!("{name} waits in, or has done, \"{step}\"")
+                match &reaction.when {
+                    When::Asleep(..) => format!("{name} waits in \"{step}\""),
+                    _ => format!("{name} waits in, or has done, \"{step}\""),
+                }
             }
         };
         let then = reaction.then.iter().map(|then| match then {
@@ -156,6 +162,27 @@ fn course(text: &mut String, plan: &Plan) {
     }
 }
 
+/// What a function gate holds, in words.
+fn function_gate(gate: &FunctionGate) -> String {
+    let who = match &gate.who {
+        Who::Actor(name) => name.clone(),
+        Who::Worker => "a worker".into(),
+        Who::Anybody => "whoever comes".into(),
+    };
+    let end = match gate.end {
+        End::Entry => "entry",
+        End::Return => "return",
+    };
+    let own = match gate.own {
+        true => " below the driver",
+        false => "",
+    };
+    format!(
+        "holds {who} at the {end} of call {} of {}{own} (gate {})",
+        gate.occurrence, gate.function, gate.tag
+    )
+}
+
 /// What each descriptor was opened by.
 fn paths(plan: &Plan) -> BTreeMap<u32, String> {
     let actors = plan.episode.actors.iter().flat_map(|actor| &actor.steps);
@@ -171,13 +198,13 @@ fn paths(plan: &Plan) -> BTreeMap<u32, String> {
 mod tests {
     use super::*;
     use crate::judge::finding::{Findings, Met, Setting};
-    use crate::judge::plan::{Shape, plan};
+    use crate::judge::plan::{Points, Shape, plan};
     use crate::target::Chosen;
 
     #[test]
     fn a_finding_names_object_op_and_teardown() {
         let target = Chosen::find("mydrv", None, Some("free-before-remove")).expect("built in");
-        let plan = plan(&target, 1, 1, &[Shape::Unbind]);
+        let plan = plan(&target, &Points::default(), 1, 1, &[Shape::Unbind]);
         let log = b"[    5.000000] ==================================================================\n\
             [    5.000000] BUG: KASAN: slab-use-after-free in _RNvNtCs7hGo5QI5OSw_5mydrv5knobs4show+0x12/0x40 [mydrv]\n\
             [    5.000000] Read of size 8 at addr ffff888100000008 by task holder/77\n\

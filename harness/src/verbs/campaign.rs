@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::interrupt::RunListens;
 use crate::judge::finding::{Evidence, Findings, Met, Setting};
 use crate::judge::oracle::{self, result_text, step_text};
-use crate::judge::plan::{Plan, Shape, plan};
+use crate::judge::plan::{Plan, Points, Shape, plan};
 use crate::judge::summary::{FindingLine, Summary};
 use crate::report::dir::{self, KernelInfo, Manifest, RunDir};
 use crate::report::events::{self, Event, Reporter};
@@ -85,6 +85,8 @@ pub(super) struct Campaign<'a> {
     summary: Summary,
     findings: Findings,
     plans: BTreeMap<u64, Plan>,
+    /// Where its actors can be held.
+    points: Points,
     dir: RunDir,
     live: Option<Live>,
     next_episode: u64,
@@ -132,6 +134,7 @@ impl<'a> Campaign<'a> {
             summary: blank(target, settings.seed),
             findings: Findings::default(),
             plans: BTreeMap::new(),
+            points: Points::among(prepared.functions.iter().cloned()),
             dir,
             live: settings.live.then(|| Live::new(settings.goal)),
             next_episode: 1,
@@ -375,6 +378,7 @@ impl<'a> Campaign<'a> {
             self.next_episode += 1;
             let plan = plan(
                 self.target,
+                &self.points,
                 self.settings.seed,
                 episode,
                 &self.settings.shapes,
@@ -382,6 +386,10 @@ impl<'a> Campaign<'a> {
             self.plans.insert(episode, plan.clone());
             while self.plans.len() > PLANS_KEPT {
                 self.plans.pop_first();
+            }
+            let surveyed = (plan.shape == Shape::Survey).then_some(plan.program.as_ref());
+            if let Some(program) = surveyed.flatten() {
+                self.points.begin(program);
             }
             let begun = Instant::now();
             let ended = match episode::run(guest, &plan).await {
@@ -394,7 +402,7 @@ impl<'a> Campaign<'a> {
                 guest_ms: first.elapsed().as_millis() as u64,
             };
             let whole = match ended {
-                Ended::Whole(whole) => whole,
+                Ended::Whole(whole) => *whole,
                 Ended::Kernel { report, episode } => {
                     self.found(vec![Evidence::Kernel { report }], met(episode))?;
                     return Ok(Ok(TurnEnd::Found));
@@ -403,6 +411,25 @@ impl<'a> Campaign<'a> {
             self.summary
                 .first_episode_ms
                 .get_or_insert_with(|| self.started.elapsed().as_millis() as u64);
+            if let Some(program) = surveyed.flatten() {
+                self.points.surveyed(program, &whole.report.passes);
+                let points = self.points.of(program).map_or(0, <[_]>::len);
+                self.tell(&Event::Surveyed {
+                    episode,
+                    program: program.clone(),
+                    points,
+                })?;
+            }
+            if let Some(why) = whole.report.ungated.clone() {
+                self.tell(&Event::Ungated { episode, why })?;
+            }
+            if !whole.report.gates.is_empty() {
+                self.summary.add_gates(&whole.report.gates);
+                self.tell(&Event::GatesEnded {
+                    episode,
+                    gates: whole.report.gates.clone(),
+                })?;
+            }
             let held = whole.held;
             let collisions = oracle::collisions(&plan, &whole.report, held);
             let gated = !plan.gates.is_empty();

@@ -12,7 +12,7 @@ use super::run::{say, say_json, seed_or_random};
 use crate::cli::{Format, LifetimesArgs};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::judge::plan::{Rule, plan};
+use crate::judge::plan::{Points, Rule, plan};
 use crate::judge::summary::Summary;
 use crate::report::dir::RunDir;
 use crate::report::progress::{Goal, SetUp};
@@ -94,7 +94,7 @@ pub fn run(arguments: &LifetimesArgs, command: Vec<String>) -> Result<Exit, Erro
 /// The rules that the episodes of a run are about.
 fn asked(target: &Chosen, seed: u64, episodes: u64) -> BTreeSet<Rule> {
     (1..=episodes)
-        .flat_map(|number| plan(target, seed, number, &[]).checks)
+        .flat_map(|number| plan(target, &Points::default(), seed, number, &[]).checks)
         .map(|check| check.rule)
         .chain([Rule::DeviceStopped])
         .collect()

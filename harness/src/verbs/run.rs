@@ -50,7 +50,7 @@ pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
             Some(episodes) => Goal::Episodes(episodes),
             None => Goal::Duration(arguments.duration.0),
         },
-        shapes: Vec::new(),
+        shapes: arguments.shapes.clone(),
         fail_fast: arguments.fail_fast,
         cpus: arguments.cpus,
         memory_mib: arguments.memory,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use knobrig_proto::{EpisodeReport, GateReport, Pass, Stuck};
+use knobrig_proto::{Episode, EpisodeReport, GateReport, Pass, Stuck};
 
 use crate::gates::{Armed, Gates};
 use crate::monitor::{LOOK_EVERY, Monitor};
@@ -39,8 +39,8 @@ pub struct Conductor<'a> {
     gates: Option<Gates>,
 }
 
-/// What came of an episode's function gates and its survey.
-type Seen = (Vec<GateReport>, Vec<Pass>);
+/// What came of an episode's function gates and its survey, or why there were none.
+type Seen = Result<(Vec<GateReport>, Vec<Pass>), String>;
 
 impl<'a> Conductor<'a> {
     /// One that has run nothing.
@@ -59,16 +59,20 @@ impl<'a> Conductor<'a> {
     pub fn conduct(&mut self, run: &Arc<Run>) -> Result<EpisodeReport, ConductError> {
         let pool = self.pool;
         let mut stuck = Vec::new();
-        let mut seen = Seen::default();
+        let mut seen = Ok(Default::default());
         let actors = run.episode.actors.len();
+        let gated = !run.episode.gates.is_empty() || !run.episode.survey.is_empty();
+        let opened = match gated {
+            true => self.open(&run.episode),
+            false => Ok(()),
+        };
         if !run.episode.before.is_empty() {
             stuck.extend(phase(run, hire(pool, run, run.before()..run.before() + 1)?));
         }
         let acted = stuck.is_empty() && !run.failed(run.before());
         if acted && actors > 0 {
             let hired = hire(pool, run, 0..actors)?;
-            let gated = !run.episode.gates.is_empty() || !run.episode.survey.is_empty();
-            if gated {
+            if gated && opened.is_ok() {
                 seen = self.gated(run, hired, &mut stuck);
             } else {
                 stuck.extend(phase(run, hired));
@@ -77,7 +81,7 @@ impl<'a> Conductor<'a> {
         if !run.episode.after.is_empty() || run.scene.slots.any_open() {
             stuck.extend(phase(run, hire(pool, run, run.after()..run.after() + 1)?));
         }
-        Ok(run.report(acted, stuck, seen))
+        Ok(run.report(acted, stuck, opened.and(seen)))
     }
 
     /// Runs the actors with gates armed, or a survey. Where that fails they run without, and the
@@ -88,20 +92,19 @@ impl<'a> Conductor<'a> {
         let tids = names.zip(tids).collect();
         let armed = self.arm(run, &tids);
         stuck.extend(phase(run, hired));
-        let came = armed.and_then(|(armed, not)| match &mut self.gates {
+        armed.and_then(|(armed, not)| match &mut self.gates {
             Some(gates) => gates.disarm(&run.episode, &armed, &not, &tids),
             None => Err("its device is closed".to_owned()),
-        });
-        came.unwrap_or_else(|why| {
-            let unarmed = run.episode.gates.iter().map(|gate| GateReport {
-                tag: gate.tag.clone(),
-                unarmed: Some(why.clone()),
-                calls: 0,
-                hold: None,
-                waited: Vec::new(),
-            });
-            (unarmed.collect(), Vec::new())
         })
+    }
+
+    /// Before anything of the episode: the modules under test are about to be loaded.
+    fn open(&mut self, episode: &Episode) -> Result<(), String> {
+        let gates = match &mut self.gates {
+            Some(gates) => gates,
+            none => none.insert(Gates::open(self.outbox)?),
+        };
+        gates.name_modules(episode)
     }
 
     fn arm(
@@ -109,9 +112,8 @@ impl<'a> Conductor<'a> {
         run: &Arc<Run>,
         tids: &BTreeMap<String, i32>,
     ) -> Result<(Armed, HashMap<String, String>), String> {
-        let gates = match &mut self.gates {
-            Some(gates) => gates,
-            none => none.insert(Gates::open(self.outbox)?),
+        let Some(gates) = &mut self.gates else {
+            return Err("its device is closed".to_owned());
         };
         let (armed, not) = gates.arm(run, tids)?;
         let releaser = gates.releaser().map_err(|why| why.to_string())?;

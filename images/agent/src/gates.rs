@@ -97,6 +97,14 @@ impl Gates {
         self.control.try_clone()
     }
 
+    /// Names the modules under test; before they are loaded.
+    ///
+    /// # Errors
+    /// What failed, in words.
+    pub fn name_modules(&self, episode: &Episode) -> Result<(), String> {
+        self.say(&format!("modules {}", episode.under_test.join(" ")))
+    }
+
     /// Hooks the functions that the episode names, arms its gates for these threads of its
     /// actors, and begins its survey. Gives the gates that are armed, and why others are not.
     ///
@@ -108,8 +116,6 @@ impl Gates {
         tids: &BTreeMap<String, i32>,
     ) -> Result<(Armed, HashMap<String, String>), String> {
         let episode = &run.episode;
-        let names = episode.under_test.join(" ");
-        self.say(&format!("modules {names}"))?;
         let gated = episode.gates.iter().map(|gate| gate.function.as_str());
         let surveyed = episode.survey.iter().map(String::as_str);
         self.hook(gated.chain(surveyed))?;
@@ -359,7 +365,7 @@ fn fill(report: &mut GateReport, line: &str, names: &HashMap<i32, &str>) -> Opti
     if ns > 0 {
         let who = names
             .get(&tid)
-            .map_or_else(|| format!("thread {tid}"), |name| (*name).to_owned());
+            .map_or_else(|| "somebody".to_owned(), |name| (*name).to_owned());
         report.hold = Some(Hold {
             who,
             ns,

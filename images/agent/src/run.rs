@@ -334,8 +334,10 @@ impl Run {
         &self,
         acted: bool,
         stuck: Vec<Stuck>,
-        (mut gates, passes): (Vec<GateReport>, Vec<Pass>),
+        seen: Result<(Vec<GateReport>, Vec<Pass>), String>,
     ) -> EpisodeReport {
+        let ungated = seen.as_ref().err().cloned();
+        let (mut gates, passes) = seen.unwrap_or_default();
         for gate in &mut gates {
             gate.waited = in_vain(&self.episode, &gate.tag, |part, step| {
                 let outcomes = lock(&self.parts[part].outcomes);
@@ -362,6 +364,7 @@ impl Run {
             tallies: tally::sum(&self.scene.paths, tallies.collect()),
             inside: self.inside(),
             stuck,
+            ungated,
             gates,
             passes,
         }

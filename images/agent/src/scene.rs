@@ -155,6 +155,11 @@ impl Scene {
         })
     }
 
+    /// Lets time pass, until it is over or the end comes.
+    pub fn pass(&self, time: Duration, whom: For) {
+        self.await_any(time, whom, |_| None);
+    }
+
     /// Waits until the signals decide, or false.
     fn await_any(
         &self,

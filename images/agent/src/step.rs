@@ -190,6 +190,10 @@ impl Doer<'_> {
                 true => Ok(0),
                 false => Err(Errno::NOENT),
             }),
+            Step::Sleep { ms } => plain(|| {
+                self.scene.pass(Duration::from_millis(*ms), self.whom);
+                Ok(0)
+            }),
             Step::Spin { us } => plain(|| {
                 let end = now_ns() + u64::from(*us) * 1_000;
                 while now_ns() < end && !self.scene.over(self.whom) {

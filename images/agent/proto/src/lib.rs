@@ -158,6 +158,11 @@ pub enum Step {
         /// The gate's tag.
         tag: String,
     },
+    /// Let time pass, asleep.
+    Sleep {
+        /// Milliseconds.
+        ms: u64,
+    },
     /// Busy-wait: a seeded offset between threads.
     Spin {
         /// Microseconds.
@@ -381,6 +386,9 @@ pub struct EpisodeReport {
     pub inside: Vec<Inside>,
     /// Actors past the deadline.
     pub stuck: Vec<Stuck>,
+    /// Why there were neither function gates nor a survey, where some were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ungated: Option<String>,
     /// What came of the function gates, in the episode's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<GateReport>,
@@ -411,7 +419,7 @@ pub struct GateReport {
 /// How a gate held a thread.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
-    /// The actor, or `thread TID`.
+    /// The actor, or somebody whom the gate's point didn't name.
     pub who: String,
     /// When it came.
     pub ns: u64,

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::judge::finding::kebab;
+use crate::judge::plan::{MIX, Shape};
+
 /// Races between a driver's files and its teardown: placed, replayed, explained.
 #[derive(Debug, Parser)]
 #[command(
@@ -96,9 +99,26 @@ pub struct RunArgs {
     /// Stop at the first finding.
     #[arg(long)]
     pub fail_fast: bool,
+    /// Only episodes of these shapes: gated, placed, stress, birth, counts, unbind, elsewhere,
+    /// late, probe-fails [default: a mix of all].
+    #[arg(long, value_delimiter = ',', value_parser = shape)]
+    pub shapes: Vec<Shape>,
     /// No progress, only the summary.
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// A shape by its name, of those that are in the mix.
+fn shape(name: &str) -> Result<Shape, String> {
+    let known: Vec<_> = MIX
+        .iter()
+        .map(|(shape, _)| (kebab(shape), *shape))
+        .collect();
+    let found = known.iter().find(|(it, _)| it == name);
+    found.map(|(_, shape)| *shape).ok_or_else(|| {
+        let names: Vec<_> = known.iter().map(|(name, _)| name.as_str()).collect();
+        format!("there are {}", names.join(", "))
+    })
 }
 
 /// `gallery`

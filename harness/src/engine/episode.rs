@@ -23,7 +23,7 @@ const AFTERMATH: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub enum Ended {
     /// The agent reported.
-    Whole(Whole),
+    Whole(Box<Whole>),
     /// The kernel reported first.
     Kernel {
         /// What.
@@ -31,7 +31,7 @@ pub enum Ended {
         /// The episode whose marker stood before it.
         episode: Option<u64>,
         /// How the episode went that ran when it came.
-        record: Record,
+        record: Box<Record>,
     },
 }
 
@@ -40,7 +40,7 @@ pub enum Ended {
 pub struct Whole {
     /// What came of it in the guest.
     pub report: EpisodeReport,
-    /// The device held an op in it.
+    /// A gate held somebody in it.
     pub held: bool,
     /// How it went, but for the report.
     pub record: Record,
@@ -75,8 +75,19 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
                 episode,
                 actor,
                 step,
+                wchan,
                 ..
-            }) if episode == id => course.follow(guest, &When::Settled(actor, step)).await?,
+            }) if episode == id => {
+                if !wchan.is_empty() {
+                    let asleep = When::Asleep(actor.clone(), step);
+                    course.follow(guest, &asleep).await?;
+                }
+                course.follow(guest, &When::Settled(actor, step)).await?;
+            }
+            Happening::Agent(FromGuest::Held { episode, tag }) if episode == id => {
+                course.held.insert(tag.clone());
+                course.follow(guest, &When::Held(tag)).await?;
+            }
             Happening::Gate(event @ Event::Held { .. }) => {
                 told.push(event.clone());
                 if let Event::Held { tag, .. } = event {
@@ -90,7 +101,7 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
                 if let Some(first) = after.as_ref().and_then(|report| report.before.first()) {
                     guest.marked(&marker(id), first.start_ns);
                 }
-                let record = record(guest, after, told);
+                let record = Box::new(record(guest, after, told));
                 return Ok(Ended::Kernel {
                     report,
                     episode,
@@ -111,13 +122,13 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
     // The answer comes after all that the device has told so far.
     let ring_runs = guest.device().status().await?.running;
     witnessed.extend(guest.witnessed());
-    Ok(Ended::Whole(Whole {
+    Ok(Ended::Whole(Box::new(Whole {
         report,
         held: !course.held.is_empty(),
         record: record(guest, None, told),
         witnessed,
         ring_runs,
-    }))
+    })))
 }
 
 /// After the kernel's report the agent may still be able to tell how the episode goes on. What the
@@ -140,6 +151,9 @@ async fn aftermath(
             }) if episode == id => {
                 let what = When::Settled(actor, step);
                 course.follow(guest, &what).await.ok()?;
+            }
+            Happening::Agent(FromGuest::Held { episode, tag }) if episode == id => {
+                course.follow(guest, &When::Held(tag)).await.ok()?;
             }
             Happening::Gate(event) => told.push(event),
             Happening::Agent(_) | Happening::Marker(_) | Happening::Report { .. } => {}
@@ -178,6 +192,11 @@ struct Course<'a> {
 }
 
 impl Course<'_> {
+    /// Whether a gate holds threads in the guest, and not requests in the device.
+    fn in_guest(&self, tag: &str) -> bool {
+        self.plan.episode.gates.iter().any(|gate| gate.tag == tag)
+    }
+
     /// Does what follows from what has happened.
     async fn follow(&mut self, guest: &mut Guest, what: &When) -> Result<(), Loss> {
         let reactions = self.plan.reactions.iter().filter(|it| it.when == *what);
@@ -189,6 +208,13 @@ impl Course<'_> {
                         name: name.clone(),
                     };
                     guest.send(&signal).await?;
+                }
+                Then::Release(tag) if self.in_guest(tag) => {
+                    let release = ToGuest::Release {
+                        episode: self.plan.episode.id,
+                        tag: tag.clone(),
+                    };
+                    guest.send(&release).await?;
                 }
                 // A gate that holds nothing yet still has its request to come.
                 Then::Release(tag) if self.held.contains(tag) => {

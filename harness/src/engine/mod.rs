@@ -8,3 +8,4 @@ pub mod lines;
 pub mod probe;
 pub mod process;
 pub mod qemu;
+pub mod symbols;

@@ -261,6 +261,9 @@ pub fn step_text_with(step: &Step, name: impl Fn(Slot) -> String) -> String {
         } => format!("wait for {path} to go"),
         Step::WaitText { path, text, .. } => format!("wait for {text:?} in {path}"),
         Step::WaitSignal { name, .. } => format!("wait for signal {name}"),
+        Step::AwaitGate { tag, .. } => format!("wait until gate {tag} holds"),
+        Step::ReleaseGate { tag } => format!("let go what gate {tag} holds"),
+        Step::Sleep { ms } => format!("sleep {ms} ms"),
         Step::Spin { us } => format!("spin {us} us"),
     }
 }
@@ -312,7 +315,7 @@ pub fn collisions(plan: &Plan, report: &EpisodeReport, held: bool) -> Collisions
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::plan::{MIX, plan};
+    use crate::judge::plan::{MIX, plan, sample};
     use crate::target::Chosen;
     use knobrig_proto::ActorReport;
 
@@ -361,12 +364,15 @@ mod tests {
             tallies: Vec::new(),
             inside: Vec::new(),
             stuck: Vec::new(),
+            ungated: None,
+            gates: Vec::new(),
+            passes: Vec::new(),
         }
     }
 
     fn of(lifetime: &str, shape: Shape, number: u64) -> Plan {
         let target = Chosen::find("mydrv", Some(lifetime), None).expect("built in");
-        plan(&target, 1, number, &[shape])
+        plan(&target, &sample(&target), 1, number, &[shape])
     }
 
     fn pinned(shape: Shape) -> Plan {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use knobrig_proto::GateReport;
 use serde::{Deserialize, Serialize};
 
 use super::oracle::Collisions;
@@ -39,6 +40,15 @@ impl Totals {
         let teardowns = self.collisions.teardowns_ok + self.collisions.teardowns_refused;
         (teardowns > 0).then(|| self.collisions.overlapped as f64 / teardowns as f64)
     }
+}
+
+/// Gates in functions of the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Points {
+    /// Armed.
+    pub armed: u64,
+    /// Of these, held somebody. The others' orders couldn't be: their point never came.
+    pub reached: u64,
 }
 
 /// A finding's line in the summary.
@@ -90,6 +100,9 @@ pub struct Summary {
     pub gated: Totals,
     /// Episodes without one.
     pub ungated: Totals,
+    /// Gates in functions.
+    #[serde(default)]
+    pub points: Points,
     /// How often each rule was seen to hold.
     pub rules: BTreeMap<Rule, u64>,
     /// Deduplicated findings.
@@ -106,6 +119,13 @@ impl Summary {
             true => self.gated.add(held, collisions),
             false => self.ungated.add(held, collisions),
         }
+    }
+
+    /// Counts an episode's function gates in.
+    pub fn add_gates(&mut self, gates: &[GateReport]) {
+        self.points.armed += gates.len() as u64;
+        let reached = gates.iter().filter(|gate| gate.hold.is_some());
+        self.points.reached += reached.count() as u64;
     }
 
     /// Counts rules that were seen to hold.

@@ -3,7 +3,7 @@
 
 use dk_control::{Event, Let};
 use knobrig_klog::{Report, Role};
-use knobrig_proto::{Outcome, Repeat, Step};
+use knobrig_proto::{Outcome, Repeat, Step, Why};
 use serde::{Deserialize, Serialize};
 
 use super::finding::{Evidence, kebab};
@@ -22,7 +22,7 @@ pub enum LaneKind {
     Actor,
     /// A thread that ends the driver.
     Teardown,
-    /// The device.
+    /// What holds: the device, or functions.
     Device,
     /// The memory that was touched.
     Object,
@@ -123,6 +123,10 @@ impl Timeline {
         let held = holds(record);
         if !held.is_empty() {
             lanes.push(("device".into(), LaneKind::Device, held));
+        }
+        let points = points(plan, record);
+        if !points.is_empty() {
+            lanes.push(("functions".into(), LaneKind::Device, points));
         }
         let mut faults = Vec::new();
         if let Evidence::Kernel { report } = evidence {
@@ -245,7 +249,12 @@ fn span(says: String, step: &Step, outcome: &Outcome) -> Span {
 
 fn kind_of(step: &Step) -> BarKind {
     match step {
-        Step::WaitSignal { .. } | Step::WaitPath { .. } | Step::WaitText { .. } => BarKind::Wait,
+        Step::WaitSignal { .. }
+        | Step::WaitPath { .. }
+        | Step::WaitText { .. }
+        | Step::AwaitGate { .. }
+        | Step::Sleep { .. }
+        | Step::Spin { .. } => BarKind::Wait,
         _ => BarKind::Step,
     }
 }
@@ -282,6 +291,30 @@ fn holds(record: &Record) -> Vec<Span> {
         }
     }
     spans.into_iter().map(|(_, span)| span).collect()
+}
+
+/// Threads that were held in functions.
+fn points(plan: &Plan, record: &Record) -> Vec<Span> {
+    let Some(report) = &record.report else {
+        return Vec::new();
+    };
+    let held = plan.episode.gates.iter().zip(&report.gates);
+    held.filter_map(|(gate, told)| {
+        let hold = told.hold.as_ref()?;
+        let end = kebab(&gate.end);
+        Some(Span {
+            from: hold.ns,
+            to: Some(hold.left_ns.max(hold.ns)),
+            kind: BarKind::Gate,
+            says: format!(
+                "holds {} at the {end} of {} ({})",
+                hold.who, gate.function, gate.tag
+            ),
+            result: Some(format!("let go: {}", kebab(&hold.why))),
+            failed: hold.why != Why::Released,
+        })
+    })
+    .collect()
 }
 
 /// The object's life, where the kernel says when it was made and freed.
@@ -327,7 +360,7 @@ fn object(report: &Report, record: &Record) -> Option<(String, LaneKind, Vec<Spa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::plan::{Shape, plan};
+    use crate::judge::plan::{Points, Shape, plan};
     use crate::judge::record::Seen;
     use crate::target::Chosen;
     use dk_control::{Kind, Point};
@@ -344,7 +377,7 @@ mod tests {
 
     fn gated() -> (Plan, Record) {
         let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
-        let plan = plan(&target, 3, 1, &[Shape::Gated]);
+        let plan = plan(&target, &Points::default(), 3, 1, &[Shape::Gated]);
         let steps = |name: &str| {
             let actor = plan.episode.actors.iter().find(|actor| actor.name == name);
             actor.map_or(0, |actor| actor.steps.len())
@@ -367,6 +400,9 @@ mod tests {
             tallies: Vec::new(),
             inside: Vec::new(),
             stuck: Vec::new(),
+            ungated: None,
+            gates: Vec::new(),
+            passes: Vec::new(),
         };
         let held = Event::Held {
             ns: 1,

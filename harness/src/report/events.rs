@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use knobrig_proto::GateReport;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::judge::oracle::Collisions;
-use crate::judge::plan::Shape;
+use crate::judge::plan::{Program, Shape};
 
 /// Version of events.jsonl.
 pub const VERSION: u32 = 1;
@@ -67,13 +68,36 @@ pub enum Event {
         guest: u64,
         /// What it was for.
         shape: Shape,
-        /// The device held an op in it.
+        /// A gate held somebody in it.
         held: bool,
         /// Wall time, in milliseconds.
         ms: u64,
         /// What teardowns and ops came to.
         #[serde(flatten)]
         collisions: Collisions,
+    },
+    /// A survey found the points of a program.
+    Surveyed {
+        /// The episode.
+        episode: u64,
+        /// What its actors do.
+        program: Program,
+        /// How many.
+        points: usize,
+    },
+    /// A guest has no function gates: episodes that ask for them run without.
+    Ungated {
+        /// The episode.
+        episode: u64,
+        /// Why.
+        why: String,
+    },
+    /// What came of an episode's function gates.
+    GatesEnded {
+        /// The episode.
+        episode: u64,
+        /// In its order.
+        gates: Vec<GateReport>,
     },
     /// A failure was met.
     Found {

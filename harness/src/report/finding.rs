@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use knobrig_klog::{Report, Role, readable};
 use knobrig_proto::{Repeat, Step};
 
-use super::story::Words;
+use super::story::{Words, function_gate};
 use crate::judge::finding::{Evidence, Finding};
 use crate::judge::plan::Plan;
 
@@ -113,6 +113,9 @@ fn course(text: &mut String, plan: &Plan) {
     for gate in &plan.gates {
         let _ = writeln!(text, "    device       {}", words.gate(gate));
     }
+    for gate in &plan.episode.gates {
+        let _ = writeln!(text, "    kernel       {}", function_gate(gate));
+    }
     for reaction in &plan.reactions {
         let _ = writeln!(text, "    when         {}", words.reaction(reaction));
     }
@@ -129,13 +132,13 @@ fn course(text: &mut String, plan: &Plan) {
 mod tests {
     use super::*;
     use crate::judge::finding::{Findings, GuestKind, Met, Setting};
-    use crate::judge::plan::{Shape, plan};
+    use crate::judge::plan::{Points, Shape, plan};
     use crate::target::Chosen;
 
     #[test]
     fn a_finding_names_object_op_and_teardown() {
         let target = Chosen::find("mydrv", None, Some("free-before-remove")).expect("built in");
-        let plan = plan(&target, 1, 1, &[Shape::Unbind]);
+        let plan = plan(&target, &Points::default(), 1, 1, &[Shape::Unbind]);
         let log = b"[    5.000000] ==================================================================\n\
             [    5.000000] BUG: KASAN: slab-use-after-free in _RNvNtCs7hGo5QI5OSw_5mydrv5knobs4show+0x12/0x40 [mydrv]\n\
             [    5.000000] Read of size 8 at addr ffff888100000008 by task holder/77\n\

@@ -56,6 +56,14 @@ pub fn summary(summary: &Summary, dir: &Path) -> String {
         overlap(&summary.gated),
         overlap(&summary.ungated)
     );
+    if summary.points.armed > 0 {
+        let points = summary.points;
+        let _ = writeln!(
+            text,
+            "  points     {} reached of {} placed in functions",
+            points.reached, points.armed
+        );
+    }
     let _ = writeln!(
         text,
         "  ops        {}, of which {} met no live driver",

@@ -101,6 +101,8 @@ impl Reporter for Live {
             Event::DeviceDied { guest, why } => {
                 self.say(&format!("guest {guest} is given up: {why}; another boots"));
             }
+            Event::Surveyed { .. } | Event::GatesEnded { .. } => {}
+            Event::Ungated { why, .. } => self.say(&format!("no gates in functions: {why}")),
             Event::EpisodeEnded { .. } => {
                 self.episodes += 1;
                 match &self.bar {

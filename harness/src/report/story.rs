@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use dk_control::Gate;
-use knobrig_proto::{Repeat, Step};
+use knobrig_proto::{End, FunctionGate, Repeat, Step, Who};
 
 use crate::judge::finding::kebab;
 use crate::judge::oracle::step_text_with;
+use crate::judge::plan::reduce::Part;
 use crate::judge::plan::{Plan, Reaction, Then, When};
 
 /// The words for one plan.
@@ -66,6 +67,10 @@ impl<'a> Words<'a> {
                 let step = self.step_of(name, *step);
                 format!("{name} waits in, or has done, \"{step}\"")
             }
+            When::Asleep(name, step) => {
+                let step = self.step_of(name, *step);
+                format!("{name} waits in \"{step}\"")
+            }
         }
     }
 
@@ -79,7 +84,10 @@ impl<'a> Words<'a> {
     /// An order with its ends as the threads' own steps: what a signal begins, what a gate holds.
     fn order(&self, reaction: &Reaction) -> String {
         let from = match &reaction.when {
-            When::Held(tag) => format!("{} is held by the device", self.held(tag)),
+            When::Held(tag) if self.function(tag).is_none() => {
+                format!("{} is held by the device", self.held(tag))
+            }
+            When::Held(tag) => format!("{} is held", self.held(tag)),
             when => self.when(when),
         };
         let to: Vec<_> = (reaction.then.iter())
@@ -104,9 +112,25 @@ impl<'a> Words<'a> {
         format!("signal {signal}")
     }
 
+    fn function(&self, tag: &str) -> Option<&FunctionGate> {
+        self.plan.episode.gates.iter().find(|gate| gate.tag == tag)
+    }
+
     /// Whose op a gate holds: that of the thread that waits for nobody and is no loop. Where it
     /// can't be told, the request itself.
     fn held(&self, tag: &str) -> String {
+        if let Some(gate) = self.function(tag) {
+            let who = match &gate.who {
+                Who::Actor(name) => name.as_str(),
+                Who::Worker => "a worker",
+                Who::Anybody => "somebody",
+            };
+            let end = match gate.end {
+                End::Entry => "about to enter",
+                End::Return => "back from",
+            };
+            return format!("{who}, {end} {} (call {})", gate.function, gate.occurrence);
+        }
         let mut free = self.plan.episode.actors.iter().filter(|actor| {
             actor.repeat == Repeat::Once
                 && !actor.teardown
@@ -123,17 +147,63 @@ impl<'a> Words<'a> {
     }
 }
 
-/// An order as a sentence without an end.
-pub fn edge(plan: &Plan, reaction: &Reaction) -> String {
-    Words::of(plan).order(reaction)
+/// What a function gate holds.
+pub fn function_gate(gate: &FunctionGate) -> String {
+    let who = match &gate.who {
+        Who::Actor(name) => name.clone(),
+        Who::Worker => "a worker".into(),
+        Who::Anybody => "whoever comes".into(),
+    };
+    let end = match gate.end {
+        End::Entry => "entry",
+        End::Return => "return",
+    };
+    let own = match gate.own {
+        true => " below the driver",
+        false => "",
+    };
+    format!(
+        "holds {who} at the {end} of call {} of {}{own} (gate {})",
+        gate.occurrence, gate.function, gate.tag
+    )
+}
+
+/// An order as a sentence without an end; nothing where the part orders nothing.
+pub fn edge(plan: &Plan, part: &Part) -> Option<String> {
+    let words = Words::of(plan);
+    match part {
+        Part::Edge(number) => {
+            let reaction = plan.reactions.get(*number)?;
+            (!only_lets_go(reaction)).then(|| words.order(reaction))
+        }
+        Part::Step(actor, step) => {
+            let actor = plan.episode.actors.get(*actor)?;
+            let says = |step: &Step| format!("{} \"{}\"", actor.name, words.step(step));
+            match actor.steps.get(*step)? {
+                Step::AwaitGate { tag, .. } => {
+                    let then = actor.steps.get(step + 1)?;
+                    Some(format!("{} is held before {}", words.held(tag), says(then)))
+                }
+                Step::ReleaseGate { tag } => {
+                    let done = step.checked_sub(1).and_then(|last| actor.steps.get(last))?;
+                    Some(format!(
+                        "{} is over before {} goes on",
+                        says(done),
+                        words.held(tag)
+                    ))
+                }
+                _ => None,
+            }
+        }
+        Part::Actor(_) | Part::After(_) => None,
+    }
 }
 
 /// What happens in an episode, and what comes of it.
 pub fn sentence(plan: &Plan, title: &str) -> String {
     let words = Words::of(plan);
-    let mut parts: Vec<_> = (plan.reactions.iter())
-        .filter(|reaction| !only_lets_go(reaction))
-        .map(|reaction| words.order(reaction))
+    let mut parts: Vec<_> = (plan.edges().iter())
+        .filter_map(|part| edge(plan, part))
         .collect();
     if parts.is_empty() {
         let threads = plan.episode.actors.iter().map(|actor| {
@@ -148,7 +218,7 @@ pub fn sentence(plan: &Plan, title: &str) -> String {
 }
 
 /// A gate that lets go as soon as it holds orders nothing.
-pub fn only_lets_go(reaction: &Reaction) -> bool {
+fn only_lets_go(reaction: &Reaction) -> bool {
     let When::Held(tag) = &reaction.when else {
         return false;
     };
@@ -168,6 +238,9 @@ pub fn ops(plan: &Plan) -> usize {
                     | Step::Exists { .. }
                     | Step::ReadFile { .. }
                     | Step::Spin { .. }
+                    | Step::Sleep { .. }
+                    | Step::AwaitGate { .. }
+                    | Step::ReleaseGate { .. }
             )
         })
         .count()
@@ -176,13 +249,13 @@ pub fn ops(plan: &Plan) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::plan::{Shape, plan};
+    use crate::judge::plan::{Points, Shape, plan};
     use crate::target::Chosen;
 
     #[test]
     fn a_gated_race_is_a_sentence() {
         let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
-        let plan = plan(&target, 3, 1, &[Shape::Gated]);
+        let plan = plan(&target, &Points::default(), 3, 1, &[Shape::Gated]);
         let text = sentence(&plan, "KASAN: use-after-free");
         assert!(text.starts_with("holder's \""), "{text}");
         assert!(

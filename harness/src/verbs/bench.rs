@@ -133,11 +133,7 @@ fn side(
     let dir = RunDir::create(&temp.path().join("run"))?;
     let settings = Settings::inner(seed, Goal::Duration(duration.0), &[]);
     let started = std::time::Instant::now();
-    let mut episodes = Mix {
-        target,
-        seed,
-        shapes: vec![shape],
-    };
+    let mut episodes = Mix::new(target, prepared, seed, vec![shape]);
     let summary = Campaign::new(started, target, prepared, settings, dir)?.drive(&mut episodes)?;
     if summary.interrupted {
         return Err(Error::Interrupted);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use knobrig_proto::{Outcome, Step};
+use knobrig_proto::{Outcome, Pass, Step};
 use tokio::time::Instant;
 
 use super::prepare::Prepared;
@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::interrupt::RunListens;
 use crate::judge::finding::{Evidence, Findings, GuestKind, Met, Setting};
 use crate::judge::oracle::{self, result_text, step_text};
-use crate::judge::plan::{Plan, Shape, plan};
+use crate::judge::plan::{Plan, Points, Program, Shape, plan};
 use crate::judge::record::Record;
 use crate::judge::statistics::Rate;
 use crate::judge::summary::{FindingLine, Summary};
@@ -34,6 +34,10 @@ const PLANS_KEPT: usize = 64;
 pub(super) trait Episodes {
     /// The episode to run under this number.
     fn next(&mut self, number: u64) -> Plan;
+    /// What a survey saw; gives the number of points that are known of the program now.
+    fn surveyed(&mut self, _program: &Program, _passes: &[Pass]) -> usize {
+        0
+    }
     /// What came of the last one: the key of the failure that it showed. Not called for an episode
     /// that was lost with its guest for no fault of the driver; the next then stands for it.
     fn told(&mut self, _shown: Option<&str>) {}
@@ -51,25 +55,44 @@ pub(super) trait Episodes {
 /// Seeded episodes of some shapes, or of the usual mix if there are none.
 #[derive(Clone, Debug)]
 pub(super) struct Mix<'a> {
-    pub(super) target: &'a Chosen,
-    pub(super) seed: u64,
-    pub(super) shapes: Vec<Shape>,
+    target: &'a Chosen,
+    seed: u64,
+    shapes: Vec<Shape>,
+    /// Where its actors can be held.
+    points: Points,
 }
 
 impl<'a> Mix<'a> {
-    /// The usual mix.
-    pub(super) fn usual(target: &'a Chosen, seed: u64) -> Self {
+    /// Of these shapes; none for the usual mix.
+    pub(super) fn new(
+        target: &'a Chosen,
+        prepared: &Prepared,
+        seed: u64,
+        shapes: Vec<Shape>,
+    ) -> Self {
         Self {
             target,
             seed,
-            shapes: Vec::new(),
+            shapes,
+            points: Points::among(prepared.functions.iter().cloned()),
         }
     }
 }
 
 impl Episodes for Mix<'_> {
     fn next(&mut self, number: u64) -> Plan {
-        plan(self.target, self.seed, number, &self.shapes)
+        let plan = plan(self.target, &self.points, self.seed, number, &self.shapes);
+        if plan.shape == Shape::Survey
+            && let Some(program) = &plan.program
+        {
+            self.points.begin(program);
+        }
+        plan
+    }
+
+    fn surveyed(&mut self, program: &Program, passes: &[Pass]) -> usize {
+        self.points.surveyed(program, passes);
+        self.points.of(program).map_or(0, <[_]>::len)
     }
 
     fn each_heard_out(&self) -> bool {
@@ -500,13 +523,19 @@ impl<'a> Campaign<'a> {
                 guest_ms: first.elapsed().as_millis() as u64,
             };
             let whole = match ended {
-                Ended::Whole(whole) => whole,
+                Ended::Whole(whole) => *whole,
                 Ended::Kernel {
                     report,
                     episode: of,
                     record,
                 } => {
-                    self.records.insert(episode, record);
+                    // Cut short by the report, but an episode all the same.
+                    if let Some(report) = &record.report {
+                        let held = !record.gates.is_empty();
+                        let collisions = oracle::collisions(&plan, report, held);
+                        self.summary.add(!plan.gates.is_empty(), held, collisions);
+                    }
+                    self.records.insert(episode, *record);
                     let key = self.found(vec![Evidence::Kernel { report }], met(of))?;
                     episodes.told(key.as_deref());
                     return Ok(Ok(TurnEnd::Found));
@@ -515,6 +544,25 @@ impl<'a> Campaign<'a> {
             self.summary
                 .first_episode_ms
                 .get_or_insert_with(|| self.started.elapsed().as_millis() as u64);
+            let surveyed = (plan.shape == Shape::Survey).then_some(plan.program.as_ref());
+            if let Some(program) = surveyed.flatten() {
+                let points = episodes.surveyed(program, &whole.report.passes);
+                self.tell(&Event::Surveyed {
+                    episode,
+                    program: program.clone(),
+                    points,
+                })?;
+            }
+            if let Some(why) = whole.report.ungated.clone() {
+                self.tell(&Event::Ungated { episode, why })?;
+            }
+            if !whole.report.gates.is_empty() {
+                self.summary.add_gates(&whole.report.gates);
+                self.tell(&Event::GatesEnded {
+                    episode,
+                    gates: whole.report.gates.clone(),
+                })?;
+            }
             let held = whole.held;
             let collisions = oracle::collisions(&plan, &whole.report, held);
             let gated = !plan.gates.is_empty();

@@ -223,7 +223,7 @@ impl Gallery<'_> {
         let settings = Settings::inner(seed, goal, &self.command);
         let started = Instant::now();
         let summary = Campaign::new(started, target, prepared, settings, dir)?
-            .verdict(&mut Mix::usual(target, seed))?;
+            .verdict(&mut Mix::new(target, prepared, seed, Vec::new()))?;
         Ok((summary, started.elapsed()))
     }
 }

@@ -12,7 +12,7 @@ use super::run::{say, say_json, seed_or_random};
 use crate::cli::{Format, LifetimesArgs};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::judge::plan::{Rule, plan};
+use crate::judge::plan::{Points, Rule, plan};
 use crate::judge::summary::Summary;
 use crate::report::dir::RunDir;
 use crate::report::progress::{Goal, SetUp};
@@ -75,7 +75,7 @@ pub fn run(arguments: &LifetimesArgs, command: Vec<String>) -> Result<Exit, Erro
         let goal = Goal::Episodes(arguments.episodes);
         let settings = Settings::inner(seed, goal, &command);
         let summary = Campaign::new(Instant::now(), &target, &prepared, settings, dir)?
-            .verdict(&mut Mix::usual(&target, seed))?;
+            .verdict(&mut Mix::new(&target, &prepared, seed, Vec::new()))?;
         let row = Row::new(lifetime, asked(&target, seed, arguments.episodes), summary);
         if arguments.format == Format::Human {
             say(&row.human())?;
@@ -94,7 +94,7 @@ pub fn run(arguments: &LifetimesArgs, command: Vec<String>) -> Result<Exit, Erro
 /// The rules that the episodes of a run are about.
 fn asked(target: &Chosen, seed: u64, episodes: u64) -> BTreeSet<Rule> {
     (1..=episodes)
-        .flat_map(|number| plan(target, seed, number, &[]).checks)
+        .flat_map(|number| plan(target, &Points::default(), seed, number, &[]).checks)
         .map(|check| check.rule)
         .chain([Rule::DeviceStopped])
         .collect()

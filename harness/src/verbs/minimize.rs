@@ -90,14 +90,14 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
         case.attempts(plan, times, enough, dir, &command)
     };
     let mut edges = Vec::new();
-    for (number, reaction) in plan.reactions.iter().enumerate() {
-        if story::only_lets_go(reaction) {
+    for (number, part) in plan.edges().into_iter().enumerate() {
+        let Some(says) = story::edge(&plan, &part) else {
             continue;
-        }
-        let without = plan.without(&BTreeSet::from([Part::Edge(number)]));
+        };
+        let without = plan.without(&BTreeSet::from([part]));
         let name = format!("without-edge-{}", number + 1);
         edges.push(Edge {
-            says: story::edge(&plan, reaction),
+            says,
             without: trials(&without, &name, arguments.proof, ENOUGH)?.rate,
         });
     }
@@ -254,7 +254,7 @@ impl Episodes for Shrink<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::plan::{Shape, plan};
+    use crate::judge::plan::{Points, Shape, plan};
     use crate::target::Chosen;
     use knobrig_proto::Step;
 
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn only_what_the_failure_needs_is_left() {
         let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
-        let whole = plan(&target, 3, 1, &[Shape::Gated]);
+        let whole = plan(&target, &Points::default(), 3, 1, &[Shape::Gated]);
         let shows = |plan: &Plan| {
             let steps = || plan.episode.actors.iter().flat_map(|actor| &actor.steps);
             let unloads = steps().any(|step| matches!(step, Step::Unload { .. }));
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn an_episode_that_never_shows_it_is_given_up() {
         let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
-        let whole = plan(&target, 3, 1, &[Shape::Gated]);
+        let whole = plan(&target, &Points::default(), 3, 1, &[Shape::Gated]);
         let mut shrink = Shrink::new(&whole, "k", 2);
         let mut number = 0;
         while !shrink.done() {

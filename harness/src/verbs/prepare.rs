@@ -9,8 +9,12 @@ use knobrig_images::{Cache, Kernel, KernelRequest, Progress, Variant};
 use crate::cli::AccelChoice;
 use crate::engine::probe;
 use crate::engine::qemu::{Accel, Qemu};
+use crate::engine::symbols;
 use crate::error::Error;
 use crate::target::Chosen;
+
+/// The module that holds threads in functions; the agent loads it when it is first asked to.
+const GATE: &str = "guest-driver/gate";
 
 /// What a guest is to be.
 #[derive(Clone, Debug)]
@@ -36,6 +40,8 @@ pub struct Prepared {
     pub initrd: PathBuf,
     /// The device program.
     pub device: PathBuf,
+    /// What the target's modules call and are, as far as it can be held.
+    pub functions: Vec<String>,
 }
 
 /// Sets up for a target.
@@ -73,6 +79,16 @@ pub fn prepare(
         };
         modules.push((module.name.clone(), path));
     }
+    let mut functions = Vec::new();
+    for module in target.target.modules.iter().filter(|module| !module.once) {
+        let path = modules.iter().find(|(name, _)| *name == module.name);
+        if let Some((name, path)) = path {
+            functions.extend(symbols::functions(name, path)?);
+        }
+    }
+    let gate = knobrig_images::workspace_root().join(GATE);
+    let gate = knobrig_images::ensure_module(&cache, &kernel, &gate, progress)?;
+    modules.push((gate.name, gate.path));
     let initrd = knobrig_images::initramfs(&cache, &programs.agent, &modules)?;
     let accel = accel(wanted.accel)?;
     Ok(Prepared {
@@ -81,6 +97,7 @@ pub fn prepare(
         kernel,
         initrd,
         device: programs.device,
+        functions,
     })
 }
 

@@ -56,8 +56,9 @@ pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
         live: !arguments.quiet,
         command,
     };
+    let mut episodes = Mix::new(&target, &prepared, seed, arguments.shapes.clone());
     let mut campaign = Campaign::new(started, &target, &prepared, settings, dir)?;
-    let ended = campaign.drive(&mut Mix::usual(&target, seed))?;
+    let ended = campaign.drive(&mut episodes)?;
     print(&ended, arguments.format, campaign.dir())?;
     Ok(ended.exit())
 }

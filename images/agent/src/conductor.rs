@@ -1,13 +1,16 @@
 //! Runs episodes, one after another: hires their threads, watches them, reports.
 
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use knobrig_proto::{EpisodeReport, Stuck};
+use knobrig_proto::{Episode, EpisodeReport, GateReport, Pass, Stuck};
 
+use crate::gates::{Armed, Gates};
 use crate::monitor::{LOOK_EVERY, Monitor};
-use crate::pool::Pool;
+use crate::outbox::Outbox;
+use crate::pool::{Pool, Worker};
 use crate::run::{PartJob, Run};
 use crate::scene::For;
 
@@ -27,51 +30,129 @@ pub struct ConductError {
     why: std::io::Error,
 }
 
-/// Runs an episode from its first step to its report.
-///
-/// # Errors
-/// When a thread can't be started.
-pub fn conduct(pool: &Arc<Pool>, run: &Arc<Run>) -> Result<EpisodeReport, ConductError> {
-    let mut stuck = Vec::new();
-    let actors = run.episode.actors.len();
-    if !run.episode.before.is_empty() {
-        stuck.extend(phase(pool, run, run.before()..run.before() + 1)?);
+/// Runs episodes, one after another.
+#[derive(Debug)]
+pub struct Conductor<'a> {
+    pool: &'a Arc<Pool>,
+    outbox: &'a Arc<Outbox>,
+    /// Opened when first asked for.
+    gates: Option<Gates>,
+}
+
+/// What came of an episode's function gates and its survey, or why there were none.
+type Seen = Result<(Vec<GateReport>, Vec<Pass>), String>;
+
+impl<'a> Conductor<'a> {
+    /// One that has run nothing.
+    pub fn new(pool: &'a Arc<Pool>, outbox: &'a Arc<Outbox>) -> Self {
+        Self {
+            pool,
+            outbox,
+            gates: None,
+        }
     }
-    let acted = stuck.is_empty() && !run.failed(run.before());
-    if acted && actors > 0 {
-        stuck.extend(phase(pool, run, 0..actors)?);
+
+    /// Runs an episode from its first step to its report.
+    ///
+    /// # Errors
+    /// When a thread can't be started.
+    pub fn conduct(&mut self, run: &Arc<Run>) -> Result<EpisodeReport, ConductError> {
+        let pool = self.pool;
+        let mut stuck = Vec::new();
+        let mut seen = Ok(Default::default());
+        let actors = run.episode.actors.len();
+        let gated = !run.episode.gates.is_empty() || !run.episode.survey.is_empty();
+        let opened = match gated {
+            true => self.open(&run.episode),
+            false => Ok(()),
+        };
+        if !run.episode.before.is_empty() {
+            stuck.extend(phase(run, hire(pool, run, run.before()..run.before() + 1)?));
+        }
+        let acted = stuck.is_empty() && !run.failed(run.before());
+        if acted && actors > 0 {
+            let hired = hire(pool, run, 0..actors)?;
+            if gated && opened.is_ok() {
+                seen = self.gated(run, hired, &mut stuck);
+            } else {
+                stuck.extend(phase(run, hired));
+            }
+        }
+        if !run.episode.after.is_empty() || run.scene.slots.any_open() {
+            stuck.extend(phase(run, hire(pool, run, run.after()..run.after() + 1)?));
+        }
+        Ok(run.report(acted, stuck, opened.and(seen)))
     }
-    if !run.episode.after.is_empty() || run.scene.slots.any_open() {
-        stuck.extend(phase(pool, run, run.after()..run.after() + 1)?);
+
+    /// Runs the actors with gates armed, or a survey. Where that fails they run without, and the
+    /// report says why.
+    fn gated(&mut self, run: &Arc<Run>, hired: Hired, stuck: &mut Vec<Stuck>) -> Seen {
+        let names = run.episode.actors.iter().map(|actor| actor.name.clone());
+        let tids = hired.iter().map(|(_, worker)| worker.task.tid());
+        let tids = names.zip(tids).collect();
+        let armed = self.arm(run, &tids);
+        stuck.extend(phase(run, hired));
+        armed.and_then(|(armed, not)| match &mut self.gates {
+            Some(gates) => gates.disarm(&run.episode, &armed, &not, &tids),
+            None => Err("its device is closed".to_owned()),
+        })
     }
-    Ok(run.report(acted, stuck))
+
+    /// Before anything of the episode: the modules under test are about to be loaded.
+    fn open(&mut self, episode: &Episode) -> Result<(), String> {
+        let gates = match &mut self.gates {
+            Some(gates) => gates,
+            none => none.insert(Gates::open(self.outbox)?),
+        };
+        gates.name_modules(episode)
+    }
+
+    fn arm(
+        &mut self,
+        run: &Arc<Run>,
+        tids: &BTreeMap<String, i32>,
+    ) -> Result<(Armed, HashMap<String, String>), String> {
+        let Some(gates) = &mut self.gates else {
+            return Err("its device is closed".to_owned());
+        };
+        let (armed, not) = gates.arm(run, tids)?;
+        let releaser = gates.releaser().map_err(|why| why.to_string())?;
+        run.scene.gates_armed(armed.clone(), releaser);
+        Ok((armed, not))
+    }
+}
+
+/// Threads that wait for their parts.
+type Hired = Vec<(usize, Worker)>;
+
+/// Hires threads for some parts. All of them before the first starts: actors wait for each other.
+fn hire(pool: &Arc<Pool>, run: &Run, parts: Range<usize>) -> Result<Hired, ConductError> {
+    parts
+        .map(|part| {
+            let cpu = run.episode.actors.get(part).map(|actor| actor.cpu);
+            let hired = pool.hire(run.name(part), cpu);
+            let failed = |why| ConductError {
+                episode: run.episode.id,
+                part: run.name(part).to_owned(),
+                why,
+            };
+            Ok((part, hired.map_err(failed)?))
+        })
+        .collect()
 }
 
 /// Runs some parts side by side, until all have ended or the deadline; then tells who is stuck.
-fn phase(
-    pool: &Arc<Pool>,
-    run: &Arc<Run>,
-    parts: Range<usize>,
-) -> Result<Vec<Stuck>, ConductError> {
-    // All are hired before the first starts: actors wait for each other.
-    let workers = parts.clone().map(|part| {
-        let cpu = run.episode.actors.get(part).map(|actor| actor.cpu);
-        pool.hire(run.name(part), cpu).map_err(|why| ConductError {
-            episode: run.episode.id,
-            part: run.name(part).to_owned(),
-            why,
-        })
-    });
-    let workers = workers.collect::<Result<Vec<_>, _>>()?;
-    let tasks: Vec<_> = workers
+fn phase(run: &Arc<Run>, hired: Hired) -> Vec<Stuck> {
+    let parts: Vec<_> = hired.iter().map(|(part, _)| *part).collect();
+    let tasks: Vec<_> = hired
         .iter()
-        .map(|worker| Arc::clone(&worker.task))
+        .map(|(_, worker)| Arc::clone(&worker.task))
         .collect();
 
     let begun = Instant::now();
     let deadline = Duration::from_millis(run.episode.deadline_ms);
     run.begin(parts.len());
-    for (part, worker) in parts.clone().zip(workers) {
+    for (part, worker) in hired {
         worker.start(Box::new(PartJob {
             run: Arc::clone(run),
             part,
@@ -82,7 +163,7 @@ fn phase(
         let watching = monitor.look(run);
         let left = deadline.saturating_sub(begun.elapsed());
         if run.await_ends(if watching { left.min(LOOK_EVERY) } else { left }) {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         if left.is_zero() {
             break;
@@ -90,18 +171,19 @@ fn phase(
     }
 
     let stuck_of = |loops: bool| {
-        parts
-            .clone()
-            .zip(&tasks)
-            .filter(|&(part, _)| (run.whom(part) == For::Loop) == loops && !run.has_ended(part))
-            .map(|(part, task)| run.stuck(part, task))
+        let standing = parts.iter().zip(&tasks);
+        standing
+            .filter(|&(part, _)| (run.whom(*part) == For::Loop) == loops && !run.has_ended(*part))
+            .map(|(part, task)| run.stuck(*part, task))
             .collect::<Vec<_>>()
     };
     // Before they are told to stop: what they stand in is the evidence.
     let mut stuck = stuck_of(false);
-    run.scene.abandon(run.whom(parts.start));
+    if let Some(first) = parts.first() {
+        run.scene.abandon(run.whom(*first));
+    }
     let told = Instant::now();
     while !run.await_ends(GRACE.saturating_sub(told.elapsed())) && told.elapsed() < GRACE {}
     stuck.extend(stuck_of(true));
-    Ok(stuck)
+    stuck
 }

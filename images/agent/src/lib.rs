@@ -8,6 +8,7 @@
 //! - [`pool`], [`run`], [`conductor`], [`monitor`]: an episode's threads and who watches them;
 //! - [`step`], [`slots`], [`scene`], [`stage`], [`tally`]: what one thread does, and what is
 //!   noted of it;
+//! - [`gates`]: function gates, through knobgate.ko;
 //! - [`task`], [`clock`]: what the kernel tells.
 //!
 //! A `Do` runs on a thread of its own, beside episodes and other `Do`s, so that one that hangs in
@@ -18,6 +19,7 @@ pub mod clock;
 pub mod conductor;
 pub mod console;
 pub mod faults;
+pub mod gates;
 pub mod inbox;
 pub mod monitor;
 pub mod mounts;

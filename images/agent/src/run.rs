@@ -5,9 +5,11 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use knobrig_proto::{
-    Actor, ActorReport, Episode, EpisodeReport, FromGuest, Inside, Outcome, Repeat, Step, Stuck,
+    Actor, ActorReport, Episode, EpisodeReport, FromGuest, GateReport, Inside, Outcome, Pass,
+    Repeat, Step, Stuck,
 };
 
+use crate::gates::in_vain;
 use crate::lock;
 use crate::outbox::Outbox;
 use crate::pool::Job;
@@ -199,6 +201,7 @@ impl Run {
         let mine = &self.parts[part];
         let mut doer = Doer {
             scene: &self.scene,
+            gates: &self.episode.gates,
             stage: Some((&self.stage, part)),
             whom,
             buf,
@@ -246,6 +249,7 @@ impl Run {
         let mine = &self.parts[part];
         let mut doer = Doer {
             scene: &self.scene,
+            gates: &self.episode.gates,
             stage: None,
             whom,
             buf,
@@ -326,7 +330,20 @@ impl Run {
     }
 
     /// What came of it.
-    pub fn report(&self, acted: bool, stuck: Vec<Stuck>) -> EpisodeReport {
+    pub fn report(
+        &self,
+        acted: bool,
+        stuck: Vec<Stuck>,
+        seen: Result<(Vec<GateReport>, Vec<Pass>), String>,
+    ) -> EpisodeReport {
+        let ungated = seen.as_ref().err().cloned();
+        let (mut gates, passes) = seen.unwrap_or_default();
+        for gate in &mut gates {
+            gate.waited = in_vain(&self.episode, &gate.tag, |part, step| {
+                let outcomes = lock(&self.parts[part].outcomes);
+                outcomes.get(step).is_some_and(|outcome| outcome.ret < 0)
+            });
+        }
         let outcomes = |part: usize| std::mem::take(&mut *lock(&self.parts[part].outcomes));
         let actors = self.episode.actors.iter().enumerate().filter(|_| acted);
         let tallies = self
@@ -347,6 +364,9 @@ impl Run {
             tallies: tally::sum(&self.scene.paths, tallies.collect()),
             inside: self.inside(),
             stuck,
+            ungated,
+            gates,
+            passes,
         }
     }
 
@@ -379,8 +399,13 @@ impl Job for PartJob {
         let run = &self.run;
         run.play(self.part, buf);
         // The last one to end lets the loops go, at once.
-        if self.part < run.episode.actors.len() && run.whom(self.part) == For::Once {
-            run.scene.once_ended();
+        if let Some(actor) = run.episode.actors.get(self.part) {
+            if run.whom(self.part) == For::Once {
+                run.scene.once_ended();
+            }
+            if !run.episode.gates.is_empty() {
+                run.scene.actor_ended(&actor.name);
+            }
         }
     }
 

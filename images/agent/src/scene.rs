@@ -1,14 +1,16 @@
 //! What the threads of one episode (or of one `Do`) share: descriptors, signals, the end.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use knobrig_proto::Step;
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::gates::{Armed, say};
 use crate::lock;
 use crate::paths::Paths;
 use crate::slots::Slots;
@@ -21,6 +23,8 @@ pub struct Scene {
     /// The paths that are opened.
     pub paths: Paths,
     signals: Mutex<HashSet<String>>,
+    /// The function gates that are armed, and where they are released.
+    gates: OnceLock<(Armed, File)>,
     /// Rung by a signal and by the end.
     bell: Condvar,
     /// Which phases ran past their deadline; their threads begin no other step.
@@ -50,6 +54,7 @@ impl Scene {
             slots: Slots::of(steps.clone()),
             paths: Paths::of(steps),
             signals: Mutex::default(),
+            gates: OnceLock::new(),
             bell: Condvar::new(),
             abandoned: AtomicU8::new(0),
             once_left: AtomicUsize::new(once),
@@ -105,13 +110,68 @@ impl Scene {
         self.bell.notify_all();
     }
 
+    /// Function gates are armed. Once per scene.
+    pub fn gates_armed(&self, armed: Armed, releaser: File) {
+        let _ = self.gates.set((armed, releaser));
+    }
+
+    /// A function gate holds somebody.
+    pub fn gate_holds(&self, tag: &str) {
+        self.raise(held(tag));
+    }
+
+    /// Waits until a function gate holds, or held, somebody; false as [`Scene::await_signal`],
+    /// and where the actor whose calls it counts has ended: it won't come any more.
+    pub fn await_gate(&self, tag: &str, by: Option<&str>, deadline: Duration, whom: For) -> bool {
+        let held = held(tag);
+        let ended = by.map(ended);
+        self.await_any(deadline, whom, |signals| {
+            match (signals.contains(&held), &ended) {
+                (true, _) => Some(true),
+                (false, Some(ended)) if signals.contains(ended) => Some(false),
+                (false, _) => None,
+            }
+        })
+    }
+
+    /// An actor has ended.
+    pub fn actor_ended(&self, name: &str) {
+        self.raise(ended(name));
+    }
+
+    /// Releases a function gate; false where none is armed by that tag.
+    pub fn release_gate(&self, tag: &str) -> bool {
+        let Some((armed, releaser)) = self.gates.get() else {
+            return false;
+        };
+        let number = armed.get(tag);
+        number.is_some_and(|number| say(releaser, &format!("release {number}")).is_ok())
+    }
+
     /// Waits for a signal; false if it did not come in time, or the end came first.
     pub fn await_signal(&self, name: &str, deadline: Duration, whom: For) -> bool {
+        self.await_any(deadline, whom, |signals| {
+            signals.contains(name).then_some(true)
+        })
+    }
+
+    /// Lets time pass, until it is over or the end comes.
+    pub fn pass(&self, time: Duration, whom: For) {
+        self.await_any(time, whom, |_| None);
+    }
+
+    /// Waits until the signals decide, or false.
+    fn await_any(
+        &self,
+        deadline: Duration,
+        whom: For,
+        decide: impl Fn(&HashSet<String>) -> Option<bool>,
+    ) -> bool {
         let begun = Instant::now();
         let mut signals = lock(&self.signals);
         loop {
-            if signals.contains(name) {
-                return true;
+            if let Some(decided) = decide(&signals) {
+                return decided;
             }
             let left = deadline.saturating_sub(begun.elapsed());
             if left.is_zero() || self.over(whom) {
@@ -123,4 +183,14 @@ impl Scene {
             };
         }
     }
+}
+
+/// The signal that a gate's hold raises. No name of a signal from outside has a NUL in it.
+fn held(tag: &str) -> String {
+    format!("\0held {tag}")
+}
+
+/// The signal that an actor's end raises.
+fn ended(name: &str) -> String {
+    format!("\0ended {name}")
 }

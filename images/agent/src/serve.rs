@@ -9,7 +9,7 @@ use knobrig_proto::{Episode, FromGuest, Outcome, Step, ToGuest, VERSION, from_li
 use rustix::process::setpriority_process;
 
 use crate::clock::uptime_ms;
-use crate::conductor::conduct;
+use crate::conductor::Conductor;
 use crate::inbox::{Line, read_line};
 use crate::lock;
 use crate::outbox::Outbox;
@@ -101,6 +101,13 @@ pub fn serve(
                     run.scene.raise(name);
                 }
             }
+            Ok(ToGuest::Release { episode, tag }) => {
+                if let Some(run) = &*lock(&agent.running)
+                    && run.episode.id == episode
+                {
+                    run.scene.release_gate(&tag);
+                }
+            }
             Err(why) => outbox.fault(why),
         }
     }
@@ -176,12 +183,13 @@ impl Agent {
 fn conduct_all(
     episodes: &mpsc::Receiver<Arc<Run>>,
     pool: &Arc<Pool>,
-    outbox: &Outbox,
+    outbox: &Arc<Outbox>,
     running: &Mutex<Option<Arc<Run>>>,
 ) {
     be_prompt();
+    let mut conductor = Conductor::new(pool, outbox);
     for run in episodes {
-        let report = conduct(pool, &run);
+        let report = conductor.conduct(&run);
         // Before the report is out: its reader may send the next episode at once.
         *lock(running) = None;
         outbox.set_episode(0);
@@ -206,6 +214,7 @@ impl Job for DoJob {
         let scene = Scene::new(self.steps.iter(), 0);
         let mut doer = Doer {
             scene: &scene,
+            gates: &[],
             stage: None,
             whom: For::Once,
             buf,

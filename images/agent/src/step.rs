@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use knobrig_proto::{MODULE_DIR, Outcome, Step};
+use knobrig_proto::{FunctionGate, MODULE_DIR, Outcome, Step, Who};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, SeekFrom, lstat, mkdir, open, rmdir, seek};
 use rustix::io::{Errno, pread, pwrite, read, write};
@@ -36,6 +36,8 @@ pub struct Doer<'a> {
     pub scene: &'a Scene,
     /// Where it publishes its ops, and its number there.
     pub stage: Option<(&'a Stage, usize)>,
+    /// The episode's function gates.
+    pub gates: &'a [FunctionGate],
     /// How long it is to go on.
     pub whom: For,
     /// Its read buffer, kept between steps and episodes.
@@ -174,6 +176,24 @@ impl Doer<'_> {
                     false => Err(Errno::TIMEDOUT),
                 }
             }),
+            Step::AwaitGate { tag, deadline_ms } => plain(|| {
+                let deadline = Duration::from_millis(*deadline_ms);
+                match self
+                    .scene
+                    .await_gate(tag, self.gate_of(tag), deadline, self.whom)
+                {
+                    true => Ok(0),
+                    false => Err(Errno::TIMEDOUT),
+                }
+            }),
+            Step::ReleaseGate { tag } => plain(|| match self.scene.release_gate(tag) {
+                true => Ok(0),
+                false => Err(Errno::NOENT),
+            }),
+            Step::Sleep { ms } => plain(|| {
+                self.scene.pass(Duration::from_millis(*ms), self.whom);
+                Ok(0)
+            }),
             Step::Spin { us } => plain(|| {
                 let end = now_ns() + u64::from(*us) * 1_000;
                 while now_ns() < end && !self.scene.over(self.whom) {
@@ -237,6 +257,17 @@ impl Doer<'_> {
             outcome,
             op: Some((op, path)),
         }
+    }
+
+    /// The actor whose calls a function gate counts.
+    fn gate_of(&self, tag: &str) -> Option<&str> {
+        self.gates
+            .iter()
+            .find(|gate| gate.tag == tag)
+            .and_then(|gate| match &gate.who {
+                Who::Actor(name) => Some(name.as_str()),
+                Who::Worker | Who::Anybody => None,
+            })
     }
 
     /// Looks again and again, until it is so or the time is over.

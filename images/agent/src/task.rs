@@ -28,6 +28,11 @@ impl Task {
         }
     }
 
+    /// Its id.
+    pub fn tid(&self) -> i32 {
+        self.tid
+    }
+
     /// The kernel function that the thread sleeps in, or `None` while it runs.
     ///
     /// `wchan` alone answers both questions (the kernel gives "0" for a thread that is on a run

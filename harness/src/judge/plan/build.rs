@@ -58,7 +58,11 @@ impl<'a> Builder<'a> {
                     actors: Vec::new(),
                     after: Vec::new(),
                     deadline_ms: ACTORS_DEADLINE_MS,
+                    under_test: Vec::new(),
+                    gates: Vec::new(),
+                    survey: Vec::new(),
                 },
+                program: None,
                 gates: Vec::new(),
                 reactions: Vec::new(),
                 checks: Vec::new(),
@@ -167,10 +171,19 @@ impl<'a> Builder<'a> {
 
     /// A step of a teardown has settled.
     pub(super) fn settled(&self, place: Place) -> When {
+        let (name, step) = self.watched(place);
+        When::Settled(name, step)
+    }
+
+    /// A step of a teardown sleeps.
+    pub(super) fn asleep(&self, place: Place) -> When {
+        let (name, step) = self.watched(place);
+        When::Asleep(name, step)
+    }
+
+    fn watched(&self, place: Place) -> (String, usize) {
         match place {
-            Place::Actor(actor, step) => {
-                When::Settled(self.plan.episode.actors[actor].name.clone(), step)
-            }
+            Place::Actor(actor, step) => (self.plan.episode.actors[actor].name.clone(), step),
             Place::Before(_) | Place::After(_) => unreachable!("only actors are watched"),
         }
     }

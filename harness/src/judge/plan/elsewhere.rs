@@ -8,34 +8,42 @@ use crate::target::Elsewhere;
 
 /// Raised when the unload waits.
 const WAITS: &str = "waits";
+/// Who gives the reference back.
+pub(super) const GIVER: &str = "giver";
 
 impl Builder<'_> {
     pub(super) fn elsewhere(&mut self) {
-        self.bring_up();
-        let Some(elsewhere) = self.target.target.elsewhere.clone() else {
-            return;
-        };
-        self.before(
-            elsewhere.hold.clone(),
-            Rule::OpSucceeds,
-            Expect::OkOr(vec![]),
-        );
         match self.target.lifetime.elsewhere {
             Some(Elsewhere::Outlives) => {
+                if self.hold_before().is_none() {
+                    return;
+                }
                 self.unload_at_zero();
                 for module in self.helpers() {
                     let unload = Step::Unload { module };
                     self.after(unload, Rule::Outlived, Expect::OneOf(vec![EWOULDBLOCK]));
                 }
                 self.give_back();
+                self.unload_helpers();
             }
-            Some(Elsewhere::Waits) | None => self.wait_for(elsewhere.give),
+            Some(Elsewhere::Waits) | None => {
+                self.elsewhere_actors(WAITS);
+            }
         }
-        self.unload_helpers();
     }
 
-    /// One thread unloads; another gives the reference back when the first is seen to wait.
-    fn wait_for(&mut self, give: Step) {
+    /// Loads, and takes the reference; gives what gives it back.
+    fn hold_before(&mut self) -> Option<Step> {
+        self.bring_up();
+        let elsewhere = self.target.target.elsewhere.clone()?;
+        self.before(elsewhere.hold, Rule::OpSucceeds, Expect::OkOr(vec![]));
+        Some(elsewhere.give)
+    }
+
+    /// One thread unloads; another gives the reference back when the first is seen to wait, which
+    /// is what `waits` is raised at. Gives both.
+    pub(super) fn elsewhere_actors(&mut self, waits: &str) -> Option<(usize, usize)> {
+        let give = self.hold_before()?;
         let name = self.target.target.teardown.name.clone();
         let teardown = self.actor(&name, true, None);
         let ending = self.ending();
@@ -44,14 +52,16 @@ impl Builder<'_> {
             self.expect(unloads, Rule::GivenUp, Expect::OkOr(vec![]));
             unloads = self.act(teardown, ending[1].clone());
         }
-        self.react(self.settled(unloads), [Then::Raise(WAITS.into())]);
-        let giver = self.actor("giver", true, None);
-        self.await_signal(giver, WAITS);
+        self.react(self.settled(unloads), [Then::Raise(waits.into())]);
+        let giver = self.actor(GIVER, true, None);
+        self.await_signal(giver, waits);
         let path = self.module_path();
         let step = Step::Exists { path };
         self.act_checked(giver, step, Rule::WaitsForRelease, Expect::OneOf(vec![0]));
         let gives = self.act_checked(giver, give, Rule::OpSucceeds, Expect::OkOr(vec![]));
         self.expect(unloads, Rule::WaitsForRelease, Expect::OkAfter(gives));
         self.check_gone();
+        self.unload_helpers();
+        Some((teardown, giver))
     }
 }

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::target::Chosen;
 use build::Builder;
+#[cfg(test)]
+pub(crate) use points::sample;
+pub use points::{Points, Program, Spot};
 
 mod build;
 mod counts;
@@ -20,6 +23,8 @@ mod elsewhere;
 mod gated;
 mod late;
 mod naive;
+mod placed;
+mod points;
 mod probe_fails;
 pub mod reduce;
 mod stress;
@@ -56,6 +61,10 @@ pub enum Shape {
     Late,
     /// The device doesn't answer at probe.
     ProbeFails,
+    /// Somebody is held at a point in a function while the other side begins or goes through.
+    Placed,
+    /// Who passes which functions is noted, for [`Shape::Placed`].
+    Survey,
     /// What people do by hand: one thread loads and unloads in a loop, two open, read and close.
     /// The benchmark's baseline; no part of a run's mix.
     Naive,
@@ -65,10 +74,12 @@ pub enum Shape {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum When {
-    /// The gate of this tag holds a request.
+    /// The gate of this tag holds a request, or a thread.
     Held(String),
     /// A teardown sleeps in the kernel in this step, or has ended it.
     Settled(String, usize),
+    /// It sleeps in it.
+    Asleep(String, usize),
 }
 
 /// What follows.
@@ -219,7 +230,7 @@ pub struct Plan {
     pub shape: Shape,
     /// What the guest does.
     pub episode: Episode,
-    /// What the device holds.
+    /// What the device holds; what is held in functions stands in the episode.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<Gate>,
     /// How guest and device go on together.
@@ -227,6 +238,9 @@ pub struct Plan {
     pub reactions: Vec<Reaction>,
     /// What must come of it.
     pub checks: Vec<Check>,
+    /// The program that is surveyed, or of which a point is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Program>,
 }
 
 impl Plan {
@@ -254,8 +268,9 @@ pub fn marker(episode: u64) -> String {
 }
 
 /// Plans episode `number` (from 1) of a run. `shapes` restricts what it may be; empty means
-/// the usual mix.
-pub fn plan(target: &Chosen, seed: u64, number: u64, shapes: &[Shape]) -> Plan {
+/// the usual mix. `points` are what surveys have found so far: where one is wanted that isn't
+/// known, the episode is the survey.
+pub fn plan(target: &Chosen, points: &Points, seed: u64, number: u64, shapes: &[Shape]) -> Plan {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(number);
     let shape = pick_shape(target, &mut rng, shapes);
@@ -269,6 +284,7 @@ pub fn plan(target: &Chosen, seed: u64, number: u64, shapes: &[Shape]) -> Plan {
         Shape::Elsewhere => builder.elsewhere(),
         Shape::Late => builder.late(&mut rng),
         Shape::ProbeFails => builder.probe_fails(),
+        Shape::Placed | Shape::Survey => builder.placed(points, &mut rng),
         Shape::Naive => builder.naive(),
     }
     builder.plan
@@ -276,8 +292,9 @@ pub fn plan(target: &Chosen, seed: u64, number: u64, shapes: &[Shape]) -> Plan {
 
 /// Most episodes place their race; the rest looks where no gate does. What waits for a time to
 /// pass is rare.
-pub(super) const MIX: &[(Shape, u32)] = &[
+pub const MIX: &[(Shape, u32)] = &[
     (Shape::Gated, 28),
+    (Shape::Placed, 14),
     (Shape::Stress, 10),
     (Shape::Birth, 6),
     (Shape::Counts, 5),
@@ -315,13 +332,15 @@ fn can(target: &Chosen, shape: Shape) -> bool {
             .as_ref()
             .is_some_and(|patience| patience.probe_asks.is_some()),
         Shape::Stress | Shape::Birth => true,
-        Shape::Naive => false,
+        Shape::Placed => !Program::all(target).is_empty(),
+        Shape::Survey | Shape::Naive => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use knobrig_proto::Who;
     use proptest::prelude::*;
 
     const LIFETIMES: [&str; 5] = [
@@ -354,14 +373,14 @@ mod tests {
         fn a_plan_is_a_function_of_seed_and_number(seed: u64, number in 1u64..1_000_000) {
             for lifetime in LIFETIMES {
                 let target = chosen(lifetime);
-                prop_assert_eq!(plan(&target, seed, number, &[]), plan(&target, seed, number, &[]));
+                prop_assert_eq!(plan(&target, &Points::default(), seed, number, &[]), plan(&target, &Points::default(), seed, number, &[]));
             }
         }
 
         #[test]
         fn every_check_has_its_step(seed: u64, number in 1u64..1_000_000) {
             for lifetime in LIFETIMES {
-                let plan = plan(&chosen(lifetime), seed, number, &[]);
+                let plan = plan(&chosen(lifetime), &Points::default(), seed, number, &[]);
                 for check in &plan.checks {
                     prop_assert!(exists(&plan, check.place), "{:?}", check);
                 }
@@ -370,7 +389,7 @@ mod tests {
 
         #[test]
         fn names_of_actors_are_unique(seed: u64, number in 1u64..1_000_000) {
-            let plan = plan(&chosen("drained"), seed, number, &[]);
+            let plan = plan(&chosen("drained"), &Points::default(), seed, number, &[]);
             let mut names: Vec<_> = plan.episode.actors.iter().map(|actor| &actor.name).collect();
             names.sort();
             names.dedup();
@@ -379,7 +398,7 @@ mod tests {
 
         #[test]
         fn a_gated_teardown_waits_for_the_gate(seed: u64, number in 1u64..1_000_000) {
-            let plan = plan(&chosen("drained"), seed, number, &[Shape::Gated]);
+            let plan = plan(&chosen("drained"), &Points::default(), seed, number, &[Shape::Gated]);
             let tag = plan.gates[0].tag.clone();
             let raised: Vec<_> = (plan.reactions.iter())
                 .filter(|reaction| reaction.when == When::Held(tag.clone()))
@@ -401,7 +420,7 @@ mod tests {
         #[test]
         fn every_signal_and_gate_has_its_reaction(seed: u64, number in 1u64..1_000_000) {
             for lifetime in LIFETIMES {
-                let plan = plan(&chosen(lifetime), seed, number, &[]);
+                let plan = plan(&chosen(lifetime), &Points::default(), seed, number, &[]);
                 let then: Vec<_> = plan.reactions.iter().flat_map(|it| &it.then).collect();
                 for step in plan.episode.actors.iter().flat_map(|actor| &actor.steps) {
                     if let Step::WaitSignal { name, .. } = step {
@@ -428,9 +447,12 @@ mod tests {
     #[test]
     fn a_plan_under_another_number_is_the_same_episode() {
         let target = chosen("pinned");
-        let first = plan(&target, 1, 7, &[Shape::Counts]);
+        let first = plan(&target, &Points::default(), 1, 7, &[Shape::Counts]);
         let again = first.numbered(9);
-        assert_eq!(again, plan(&target, 1, 9, &[Shape::Counts]));
+        assert_eq!(
+            again,
+            plan(&target, &Points::default(), 1, 9, &[Shape::Counts])
+        );
         assert_eq!(again.numbered(7), first);
     }
 
@@ -438,7 +460,7 @@ mod tests {
     fn the_mix_has_every_shape() {
         let target = chosen("drained");
         let mut seen: Vec<_> = (1..2000)
-            .map(|number| plan(&target, 1, number, &[]).shape)
+            .map(|number| plan(&target, &Points::default(), 1, number, &[]).shape)
             .collect();
         seen.sort();
         seen.dedup();
@@ -453,13 +475,64 @@ mod tests {
                 Shape::Elsewhere,
                 Shape::Late,
                 Shape::ProbeFails,
+                Shape::Placed,
             ]
         );
     }
 
+    proptest! {
+        /// A gate's tag is the only one that is awaited, its actor is there, and something lets
+        /// go what it holds.
+        #[test]
+        fn a_placed_gate_is_awaited_and_let_go(seed: u64, number in 1u64..1_000_000) {
+            for lifetime in LIFETIMES {
+                let target = chosen(lifetime);
+                let plan = plan(&target, &sample(&target), seed, number, &[Shape::Placed]);
+                prop_assert_eq!(plan.shape, Shape::Placed);
+                let gate = &plan.episode.gates[0];
+                let actors = &plan.episode.actors;
+                if let Who::Actor(name) = &gate.who {
+                    prop_assert!(actors.iter().any(|actor| actor.name == *name), "{:?}", plan);
+                }
+                let steps: Vec<_> = actors.iter().flat_map(|actor| &actor.steps).collect();
+                let raised = plan.reactions.iter().any(|it| it.when == When::Held(gate.tag.clone()));
+                let awaited = steps.iter().any(
+                    |step| matches!(step, Step::AwaitGate { tag, .. } if *tag == gate.tag),
+                );
+                let giver = gate.who == Who::Actor("giver".into());
+                prop_assert!(awaited || raised || giver, "{:?}", plan);
+                let released = steps.iter().any(
+                    |step| matches!(step, Step::ReleaseGate { tag } if *tag == gate.tag),
+                );
+                prop_assert!(released || giver, "{:?}", plan);
+                prop_assert_eq!(&plan.episode.under_test.last().map(String::as_str), &Some("mydrv"));
+                for check in &plan.checks {
+                    prop_assert!(exists(&plan, check.place), "{:?}", check);
+                }
+            }
+        }
+
+        #[test]
+        fn a_program_is_surveyed_before_it_is_placed(seed: u64, number in 1u64..1_000_000) {
+            let target = chosen("exit-waits");
+            let plan = plan(&target, &Points::among([]), seed, number, &[Shape::Placed]);
+            prop_assert_eq!(plan.shape, Shape::Survey);
+            prop_assert!(!plan.episode.survey.is_empty() && plan.program.is_some());
+            prop_assert!(plan.episode.gates.is_empty());
+        }
+    }
+
+    #[test]
+    fn without_function_gates_a_placed_episode_is_stress() {
+        let target = chosen("drained");
+        let plan = plan(&target, &Points::default(), 1, 1, &[Shape::Placed]);
+        assert!(plan.episode.gates.is_empty() && plan.episode.survey.is_empty());
+        assert!(plan.episode.actors.len() > 1);
+    }
+
     #[test]
     fn a_pinned_holder_makes_the_teardown_refused() {
-        let plan = plan(&chosen("pinned"), 1, 1, &[Shape::Gated]);
+        let plan = plan(&chosen("pinned"), &Points::default(), 1, 1, &[Shape::Gated]);
         let check = plan
             .checks
             .iter()

@@ -44,12 +44,28 @@ impl Plan {
         parts
     }
 
+    /// The orders that gates enforce: what reacts to what, and threads that wait for a gate or let
+    /// one go.
+    pub fn edges(&self) -> Vec<Part> {
+        let reactions = (0..self.reactions.len()).map(Part::Edge);
+        let actors = self.episode.actors.iter().enumerate();
+        let steps = actors.flat_map(|(actor, it)| {
+            let steps = it.steps.iter().enumerate();
+            let ordering =
+                |step: &Step| matches!(step, Step::AwaitGate { .. } | Step::ReleaseGate { .. });
+            steps
+                .filter(move |(_, step)| ordering(step))
+                .map(move |(step, _)| Part::Step(actor, step))
+        });
+        reactions.chain(steps).collect()
+    }
+
     /// The plan without these parts.
     pub fn without(&self, parts: &BTreeSet<Part>) -> Self {
         let mut gone = parts.clone();
         // An edge from what is gone goes, and with it the waits that it alone would end.
         for (number, reaction) in self.reactions.iter().enumerate() {
-            if let When::Settled(name, step) = &reaction.when
+            if let When::Settled(name, step) | When::Asleep(name, step) = &reaction.when
                 && let Some(actor) = self.actor_named(name)
                 && (gone.contains(&Part::Actor(actor)) || gone.contains(&Part::Step(actor, *step)))
             {
@@ -133,7 +149,7 @@ impl Plan {
         plan.reactions = kept_edges()
             .map(|(_, reaction)| {
                 let mut reaction = reaction.clone();
-                if let When::Settled(name, step) = &mut reaction.when
+                if let When::Settled(name, step) | When::Asleep(name, step) = &mut reaction.when
                     && let Some(actor) = self.actor_named(name)
                     && let Some(Place::Actor(_, there)) = moved(Place::Actor(actor, *step))
                 {
@@ -180,7 +196,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::plan::{Check, Shape, plan};
+    use crate::judge::plan::{Check, Points, Shape, plan};
     use crate::target::Chosen;
     use proptest::prelude::*;
 
@@ -198,13 +214,25 @@ mod tests {
 
     #[test]
     fn nothing_left_out_is_the_plan() {
-        let whole = plan(&chosen("drained"), 1, 1, &[Shape::Gated]);
+        let whole = plan(
+            &chosen("drained"),
+            &Points::default(),
+            1,
+            1,
+            &[Shape::Gated],
+        );
         assert_eq!(whole.without(&BTreeSet::new()), whole);
     }
 
     #[test]
     fn a_gate_that_nothing_releases_lets_go_at_once() {
-        let whole = plan(&chosen("drained"), 1, 1, &[Shape::Gated]);
+        let whole = plan(
+            &chosen("drained"),
+            &Points::default(),
+            1,
+            1,
+            &[Shape::Gated],
+        );
         let settled = (whole.reactions.iter())
             .position(|it| matches!(it.when, When::Settled(..)))
             .expect("the teardown settles");
@@ -221,7 +249,7 @@ mod tests {
         #[test]
         fn no_dangling_ends(seed: u64, number in 1u64..1000, picks: Vec<bool>) {
             for lifetime in ["pinned", "drained", "exit-waits"] {
-                let whole = plan(&chosen(lifetime), seed, number, &[]);
+                let whole = plan(&chosen(lifetime), &Points::default(), seed, number, &[]);
                 let parts = whole.parts().into_iter().zip(picks.iter().copied().chain([false; 99]));
                 let gone: BTreeSet<_> = parts.filter(|(_, pick)| *pick).map(|(part, _)| part).collect();
                 let less = whole.without(&gone);

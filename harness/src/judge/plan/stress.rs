@@ -47,7 +47,7 @@ impl Builder<'_> {
     }
 
     /// Gives up what may be given up already.
-    fn give_up_again(&mut self, actor: Option<usize>) {
+    pub(super) fn give_up_again(&mut self, actor: Option<usize>) {
         let Some(step) = self.target.lifetime.give_up.clone() else {
             return;
         };

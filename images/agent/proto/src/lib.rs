@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol. Either end refuses any other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Name of the virtio-serial port, `/sys/class/virtio-ports/*/name` in the guest.
 pub const PORT: &str = "knobrig.agent";
 /// Where the initramfs keeps modules, as `NAME.ko`.
@@ -144,6 +144,25 @@ pub enum Step {
         /// Longest wait.
         deadline_ms: u64,
     },
+    /// Wait until a function gate holds somebody; `-ETIMEDOUT` if that doesn't come. Once it has
+    /// held, it counts.
+    AwaitGate {
+        /// The gate's tag.
+        tag: String,
+        /// Longest wait.
+        deadline_ms: u64,
+    },
+    /// Let go whoever a function gate holds, or would hold; `-ENOENT` where none is armed by
+    /// that tag.
+    ReleaseGate {
+        /// The gate's tag.
+        tag: String,
+    },
+    /// Let time pass, asleep.
+    Sleep {
+        /// Milliseconds.
+        ms: u64,
+    },
     /// Busy-wait: a seeded offset between threads.
     Spin {
         /// Microseconds.
@@ -209,6 +228,62 @@ pub struct Episode {
     pub after: Vec<Step>,
     /// The actors have so long to end. After it the report is sent with what is stuck.
     pub deadline_ms: u64,
+    /// Modules under test, for gates and surveys that ask for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub under_test: Vec<String>,
+    /// Armed before the actors start, gone when they have ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<FunctionGate>,
+    /// What to note of who passes where, while the actors run: functions by name. Empty for
+    /// nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub survey: Vec<String>,
+}
+
+/// Which end of a function's call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    /// Before its first instruction.
+    Entry,
+    /// After its last, before its caller goes on.
+    Return,
+}
+
+/// Whose calls are meant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Who {
+    /// This actor's.
+    Actor(String),
+    /// Any worker's of a workqueue.
+    Worker,
+    /// Anybody's.
+    Anybody,
+}
+
+/// Holds a thread at one call of a function of the guest's kernel, or of a module.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionGate {
+    /// Names it in this episode.
+    pub tag: String,
+    /// The function, as in `/proc/kallsyms`; `module:function` for one that isn't unique.
+    pub function: String,
+    /// Where in its call.
+    pub end: End,
+    /// Whose calls count.
+    pub who: Who,
+    /// Only calls with a module under test among the callers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own: bool,
+    /// Which of those calls, from 1.
+    pub occurrence: u32,
+    /// It lets go by itself after so long.
+    pub deadline_ms: u64,
+    /// The thread sleeps, instead of standing as a preempted one does. Only for functions that
+    /// may sleep anyway: who waits for RCU's tasks takes a sleeper for gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sleeps: bool,
 }
 
 /// Counts of one kind of op on one path.
@@ -311,6 +386,93 @@ pub struct EpisodeReport {
     pub inside: Vec<Inside>,
     /// Actors past the deadline.
     pub stuck: Vec<Stuck>,
+    /// Why there were neither function gates nor a survey, where some were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ungated: Option<String>,
+    /// What came of the function gates, in the episode's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateReport>,
+    /// What the survey noted, in its order: of each function the first few calls of each caller.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passes: Vec<Pass>,
+}
+
+/// What came of a function gate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateReport {
+    /// The gate's.
+    pub tag: String,
+    /// Why it couldn't be armed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unarmed: Option<String>,
+    /// How many of the calls that it counts were made while it waited.
+    #[serde(default)]
+    pub calls: u32,
+    /// How it held somebody; absent if its point never came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// Actors whose [`Step::AwaitGate`] for it was in vain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waited: Vec<String>,
+}
+
+/// How a gate held a thread.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The actor, or somebody whom the gate's point didn't name.
+    pub who: String,
+    /// When it came.
+    pub ns: u64,
+    /// How it was held.
+    pub how: How,
+    /// When it went on.
+    pub left_ns: u64,
+    /// Why.
+    pub why: Why,
+}
+
+/// How a thread is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// As if preempted: others run instead.
+    Preempted,
+    /// Asleep.
+    Slept,
+    /// Spinning, for a few milliseconds at most: it could neither sleep nor be preempted.
+    Spun,
+}
+
+/// Why a held thread went on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// It was released.
+    Released,
+    /// Its time was over.
+    Deadline,
+    /// It was being killed.
+    Killed,
+}
+
+/// A call that a survey noted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pass {
+    /// The function, as the survey named it.
+    pub function: String,
+    /// Who called: an actor, a worker, or somebody else.
+    pub who: Who,
+    /// A module under test was among the callers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own: bool,
+    /// Which it was of these calls, from 1: with a module under test among the callers of those
+    /// that had one, else of all that the caller made.
+    pub occurrence: u32,
+    /// It can be held for long: whoever called can be preempted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub holdable: bool,
+    /// When.
+    pub ns: u64,
 }
 
 /// From the harness.
@@ -332,6 +494,13 @@ pub enum ToGuest {
         episode: u64,
         /// The signal.
         name: String,
+    },
+    /// Let go whoever a function gate of the running episode holds, or would hold.
+    Release {
+        /// The episode's id; one that isn't running makes it void.
+        episode: u64,
+        /// The gate's tag.
+        tag: String,
     },
     /// Sync nothing, stop the machine.
     PowerOff,
@@ -371,6 +540,13 @@ pub enum FromGuest {
         wchan: String,
         /// When.
         ns: u64,
+    },
+    /// A function gate holds somebody.
+    Held {
+        /// The episode's id.
+        episode: u64,
+        /// The gate's tag.
+        tag: String,
     },
     /// The answer to [`ToGuest::Episode`].
     Episode(EpisodeReport),
@@ -430,6 +606,16 @@ mod tests {
         assert_eq!(to_line(&message).trim_end(), line);
         let line = r#"{"from":"settled","episode":2,"actor":"rmmod","step":0,"wchan":"kernfs_drain","ns":9}"#;
         let message: FromGuest = from_line(line).expect("a line of version 1");
+        assert_eq!(to_line(&message).trim_end(), line);
+    }
+
+    #[test]
+    fn a_line_of_version_2_reads_as_written() {
+        let line = r#"{"to":"episode","id":2,"before":[],"actors":[],"after":[],"deadline_ms":5,"under_test":["m"],"gates":[{"tag":"g","function":"kernfs_drain","end":"return","who":{"actor":"rmmod"},"own":true,"occurrence":2,"deadline_ms":9}],"survey":["kfree"]}"#;
+        let message: ToGuest = from_line(line).expect("a line of version 2");
+        assert_eq!(to_line(&message).trim_end(), line);
+        let line = r#"{"from":"episode","id":2,"before":[],"actors":[],"after":[],"tallies":[],"inside":[],"stuck":[],"gates":[{"tag":"g","calls":1,"hold":{"who":"rmmod","ns":1,"how":"preempted","left_ns":2,"why":"released"}}],"passes":[{"function":"kfree","who":"worker","occurrence":2,"holdable":true,"ns":7}]}"#;
+        let message: FromGuest = from_line(line).expect("a line of version 2");
         assert_eq!(to_line(&message).trim_end(), line);
     }
 }

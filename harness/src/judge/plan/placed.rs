@@ -1,0 +1,247 @@
+//! Placed: somebody is held at a point in a function, and the other side begins, comes to rest,
+//! or goes all the way; then he is let go. And the survey that finds the points.
+
+use knobrig_proto::{End, FunctionGate, Step, Who};
+use rand::Rng;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
+
+use super::build::{Builder, SLOT};
+use super::elsewhere::GIVER;
+use super::points::{Points, Program, Spot};
+use super::{ENODEV, ENOENT, Expect, Place, Rule, Shape, Then, When};
+use crate::target::Knob;
+
+/// The gate.
+const POINT: &str = "point";
+/// A held thread goes on after so long: who waits for it, rightly, needn't wait for more.
+const HOLD_MS: u64 = 400;
+/// The point of an actor comes soon, or he ends; that of a worker when its time has come.
+const POINT_MS: u64 = 1_000;
+/// Who uses the driver.
+const USER: &str = "user";
+/// Who ends its binding.
+const UNBIND: &str = "unbind";
+/// Raised when it is the other's turn.
+const TURN: &str = "turn";
+/// As long as a driver's housekeeping may let one wait after an op.
+const BACKGROUND_MS: u64 = 250;
+
+impl Builder<'_> {
+    pub(super) fn placed(&mut self, points: &Points, rng: &mut ChaCha8Rng) {
+        let programs = Program::all(self.target);
+        // There is one of that kind, and one of each of the others for each knob.
+        let weight = |program: &Program| match program {
+            Program::Elsewhere => 3,
+            Program::Ops(_) | Program::Unbind(_) => 2,
+        };
+        let program = programs.choose_weighted(rng, weight).ok();
+        let Some(program) = program.filter(|_| !points.candidates().is_empty()) else {
+            return self.stress(rng, false);
+        };
+        match points.of(program) {
+            None => self.survey(program, points.candidates()),
+            Some([]) => self.stress(rng, false),
+            Some(spots) => self.place(program, spots, rng),
+        }
+        self.plan.program = Some(program.clone());
+        let under_test = self.target.modules().map(|module| module.name.clone());
+        self.plan.episode.under_test = under_test.collect();
+    }
+
+    /// Runs a program's actors one after the other, and has it noted who passes where.
+    fn survey(&mut self, program: &Program, candidates: &[String]) {
+        self.plan.shape = Shape::Survey;
+        self.plan.episode.survey = candidates.to_vec();
+        let (Program::Ops(knob) | Program::Unbind(knob)) = program else {
+            return self.elsewhere();
+        };
+        self.bring_up();
+        let user = self.actor(USER, true, None);
+        for step in self.visit(knob) {
+            self.act_checked(user, step, Rule::OpSucceeds, Expect::OkOr(vec![]));
+        }
+        self.act(user, Step::Sleep { ms: BACKGROUND_MS });
+        let done = self.act(user, Step::Spin { us: 0 });
+        self.react(self.settled(done), [Then::Raise(TURN.into())]);
+        let end = self.end_actor(program, None);
+        self.await_signal(end, TURN);
+        self.end(program, end);
+        self.leave(program);
+    }
+
+    /// Holds somebody at a spot of a program.
+    fn place(&mut self, program: &Program, spots: &[Spot], rng: &mut ChaCha8Rng) {
+        // What the driver calls is nearer to what it does wrong.
+        let weight = |spot: &Spot| match (spot.own, spot.occurrence) {
+            (true, 1) => 8,
+            (true, _) => 4,
+            (false, 1) => 2,
+            (false, _) => 1,
+        };
+        let Ok(spot) = spots.choose_weighted(rng, weight) else {
+            return;
+        };
+        let end = match rng.random() {
+            true => End::Entry,
+            false => End::Return,
+        };
+        self.plan.episode.gates.push(FunctionGate {
+            tag: POINT.into(),
+            function: spot.function.clone(),
+            end,
+            who: spot.who.clone(),
+            own: spot.own,
+            occurrence: spot.occurrence,
+            deadline_ms: HOLD_MS,
+            sleeps: false,
+        });
+        // Whether the other side only begins before the held one goes on.
+        let begins = rng.random_ratio(1, 4);
+        let held = |name: &str| spot.who == Who::Actor(name.into());
+        match program {
+            Program::Ops(knob) | Program::Unbind(knob) => {
+                self.bring_up();
+                if held(USER) || spot.who == Who::Worker {
+                    self.end_while_held(program, knob, begins, rng);
+                } else {
+                    self.visit_while_held(program, knob, begins, rng);
+                }
+                self.leave(program);
+            }
+            Program::Elsewhere => self.give_or_wait_held(held(GIVER), begins),
+        }
+    }
+
+    /// The user, or a worker of the driver's, is held, and the end begins.
+    fn end_while_held(
+        &mut self,
+        program: &Program,
+        knob: &str,
+        begins: bool,
+        rng: &mut ChaCha8Rng,
+    ) {
+        let user = self.actor(USER, false, Some(rng));
+        for step in self.visit(knob) {
+            self.act(user, step);
+        }
+        let end = self.end_actor(program, Some(rng));
+        self.await_point(end);
+        if begins {
+            self.release_point(end);
+        }
+        let steps = self.end(program, end);
+        for place in &steps {
+            self.react(self.asleep(*place), [Then::Release(POINT.into())]);
+        }
+        self.release_point(end);
+    }
+
+    /// The end is held, and the user comes.
+    fn visit_while_held(
+        &mut self,
+        program: &Program,
+        knob: &str,
+        begins: bool,
+        rng: &mut ChaCha8Rng,
+    ) {
+        let end = self.end_actor(program, Some(rng));
+        self.end(program, end);
+        let user = self.actor(USER, true, Some(rng));
+        self.await_point(user);
+        if begins {
+            self.release_point(user);
+        }
+        for step in self.visit(knob) {
+            let place = self.act(user, step);
+            // He waits for the one that is held, who goes on then.
+            self.react(self.asleep(place), [Then::Release(POINT.into())]);
+        }
+        self.release_point(user);
+    }
+
+    /// The teardown waits for a reference that another gives back; one of them is held.
+    fn give_or_wait_held(&mut self, giver_is_held: bool, begins: bool) {
+        let Some((teardown, giver)) = self.elsewhere_actors(TURN) else {
+            return;
+        };
+        if giver_is_held {
+            if !begins {
+                // Through: nobody may be in the module any more. A teardown that waits for the
+                // giver to be out of it waits for the gate's deadline.
+                self.release_point(teardown);
+            }
+        } else {
+            // Before it waits, or when it has been let go.
+            let held = When::Held(POINT.into());
+            self.react(held, [Then::Raise(TURN.into())]);
+            self.release_point(giver);
+        }
+    }
+
+    /// Opens, uses and closes a knob.
+    fn visit(&self, knob: &str) -> Vec<Step> {
+        let knob = self.target.knobs().find(|it| it.name == knob);
+        let steps = |knob: &Knob| {
+            let open = [Self::open(knob, SLOT, false)].into_iter();
+            let close = Step::Close { slot: SLOT };
+            open.chain(Self::ops(knob, SLOT)).chain([close]).collect()
+        };
+        knob.map(steps).unwrap_or_default()
+    }
+
+    fn end_actor(&mut self, program: &Program, rng: Option<&mut ChaCha8Rng>) -> usize {
+        let name = match program {
+            Program::Unbind(_) => UNBIND.to_owned(),
+            Program::Ops(_) | Program::Elsewhere => self.target.target.teardown.name.clone(),
+        };
+        self.actor(&name, true, rng)
+    }
+
+    /// What ends the binding or the module, with whoever else is there.
+    fn end(&mut self, program: &Program, actor: usize) -> Vec<Place> {
+        let unbind = self.target.target.unbind.clone();
+        if let (Program::Unbind(_), Some(unbind)) = (program, unbind) {
+            return vec![self.act_checked(actor, unbind, Rule::Unbinds, Expect::OkOr(vec![]))];
+        }
+        let mut places = Vec::new();
+        let given_up = Expect::OkOr(vec![ENOENT, ENODEV]);
+        if let Some(step) = self.target.lifetime.give_up.clone() {
+            places.push(self.act_checked(actor, step, Rule::GivenUp, given_up));
+        }
+        let unload = self.unload();
+        let result = Expect::OneOf(self.refusable());
+        places.push(self.act_checked(actor, unload, Rule::UnloadsAtZero, result));
+        places
+    }
+
+    /// In `after`: what is left of it goes.
+    fn leave(&mut self, program: &Program) {
+        match program {
+            Program::Unbind(_) => {
+                self.check_paths_gone();
+                self.check_count(0);
+                self.unload_at_zero();
+            }
+            Program::Ops(_) | Program::Elsewhere => {
+                self.give_up_again(None);
+                let unload = self.unload();
+                self.after(unload, Rule::UnloadsAtZero, Expect::OneOf(vec![0, ENOENT]));
+                self.check_gone();
+            }
+        }
+        self.unload_helpers();
+    }
+
+    fn await_point(&mut self, actor: usize) {
+        let step = Step::AwaitGate {
+            tag: POINT.into(),
+            deadline_ms: POINT_MS,
+        };
+        self.act(actor, step);
+    }
+
+    fn release_point(&mut self, actor: usize) {
+        self.act(actor, Step::ReleaseGate { tag: POINT.into() });
+    }
+}

@@ -1,0 +1,255 @@
+//! Points: the calls at which an actor can be held, as a dry run found them.
+//!
+//! Which functions an actor passes depends on driver and kernel, so nobody lists them: a *survey*
+//! runs a [`Program`] once, its actors one after the other, and the guest notes who passes which
+//! of the candidate functions. Candidates are what the driver's modules call (their symbol tables
+//! say so), the modules' own functions where they can be hooked, and [`GENERIC`].
+
+use std::collections::BTreeMap;
+
+use knobrig_proto::{Pass, Who};
+use serde::{Deserialize, Serialize};
+
+use crate::target::{Chosen, Elsewhere};
+
+/// What actors do in an episode whose points are surveyed, and then gated.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Program {
+    /// Ops of a knob, and the teardown.
+    Ops(String),
+    /// Ops of a knob, and the end of the binding.
+    Unbind(String),
+    /// The teardown waits for a reference that somebody else gives back.
+    Elsewhere,
+}
+
+impl Program {
+    /// All that a target has.
+    pub fn all(target: &Chosen) -> Vec<Self> {
+        let knobs = || target.knobs().map(|knob| knob.name.clone());
+        let mut all: Vec<_> = knobs().map(Self::Ops).collect();
+        if target.target.unbind.is_some() {
+            all.extend(knobs().map(Self::Unbind));
+        }
+        let waits = matches!(target.lifetime.elsewhere, Some(Elsewhere::Waits));
+        if waits && target.target.elsewhere.is_some() {
+            all.push(Self::Elsewhere);
+        }
+        all
+    }
+}
+
+/// Functions of the kernel on the ways of opens, reads, closes and teardowns of any driver: where
+/// files are looked up, opened, read, drained and closed, objects counted and released, modules
+/// counted and freed, threads woken, memory freed. A module's symbol table has those that it
+/// calls; these are called for it.
+const GENERIC: &[&str] = &[
+    "__fput",
+    "__kernfs_remove",
+    "__wake_up",
+    "bus_remove_driver",
+    "cancel_work_sync",
+    "cdev_default_release",
+    "cdev_del",
+    "cdev_put",
+    "chrdev_open",
+    "complete",
+    "complete_all",
+    "device_del",
+    "device_release",
+    "device_release_driver_internal",
+    "devtmpfs_delete_node",
+    "do_dentry_open",
+    "driver_detach",
+    "free_irq",
+    "free_module",
+    "ftrace_release_mod",
+    "get_device",
+    "kernfs_drain",
+    "kernfs_drain_open_files",
+    "kernfs_fop_open",
+    "kernfs_fop_read_iter",
+    "kernfs_fop_release",
+    "kernfs_fop_write_iter",
+    "kernfs_get_active",
+    "kernfs_put_active",
+    "kernfs_remove_by_name_ns",
+    "kernfs_unlink_open_file",
+    "kfree",
+    "kvfree",
+    "mod_sysfs_teardown",
+    "module_put",
+    "msleep",
+    "mutex_lock",
+    "mutex_unlock",
+    "pci_device_remove",
+    "put_device",
+    "schedule_timeout",
+    "simple_attr_write",
+    "synchronize_rcu",
+    "synchronize_rcu_tasks",
+    "sysfs_kf_seq_show",
+    "sysfs_kf_write",
+    "try_module_get",
+    "try_stop_module",
+    "unbind_store",
+    "usleep_range_state",
+    "vfs_read",
+    "vfs_write",
+    "wait_for_completion",
+    "wake_up_var",
+];
+
+/// Functions that the guest's gates themselves rest on.
+const NEVER: &[&str] = &["ktime_get_mono_fast_ns", "preempt_schedule"];
+
+/// A call that can be held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spot {
+    /// The function.
+    pub function: String,
+    /// Who calls.
+    pub who: Who,
+    /// With a module under test among the callers.
+    pub own: bool,
+    /// Which of those calls, from 1.
+    pub occurrence: u32,
+}
+
+/// The points that are known.
+#[derive(Clone, Debug, Default)]
+pub struct Points {
+    candidates: Vec<String>,
+    programs: BTreeMap<Program, Vec<Spot>>,
+}
+
+impl Points {
+    /// None found yet, to be looked for among what the driver's modules call and [`GENERIC`].
+    pub fn among(called: impl IntoIterator<Item = String>) -> Self {
+        let generic = GENERIC.iter().map(|name| (*name).to_owned());
+        let mut candidates: Vec<_> = called
+            .into_iter()
+            .chain(generic)
+            .filter(|name| !NEVER.contains(&name.as_str()))
+            // Rust code of the kernel can't be hooked.
+            .filter(|name| !name.starts_with("_R"))
+            .collect();
+        candidates.sort();
+        candidates.dedup();
+        Self {
+            candidates,
+            programs: BTreeMap::new(),
+        }
+    }
+
+    /// Functions that can be points. None where the guest has no function gates.
+    pub fn candidates(&self) -> &[String] {
+        &self.candidates
+    }
+
+    /// The points of a program; `None` where it was not surveyed.
+    pub fn of(&self, program: &Program) -> Option<&[Spot]> {
+        self.programs.get(program).map(Vec::as_slice)
+    }
+
+    /// A survey of a program begins. If nothing comes of it, since the driver broke in it, there
+    /// is no other.
+    pub fn begin(&mut self, program: &Program) {
+        self.programs.entry(program.clone()).or_default();
+    }
+
+    /// Takes in what a survey of a program saw.
+    pub fn surveyed(&mut self, program: &Program, passes: &[Pass]) {
+        let spots = passes
+            .iter()
+            // Somebody else's calls, an interrupt's above all, come when they like.
+            .filter(|pass| pass.holdable && pass.who != Who::Anybody)
+            .filter(|pass| pass.own || pass.who != Who::Worker)
+            .map(|pass| Spot {
+                function: pass.function.clone(),
+                who: pass.who.clone(),
+                own: pass.own,
+                occurrence: pass.occurrence,
+            });
+        self.programs.insert(program.clone(), spots.collect());
+    }
+}
+
+/// Every program of a target, with a point for each who can be held.
+#[cfg(test)]
+pub(crate) fn sample(target: &Chosen) -> Points {
+    let mut points = Points::among([]);
+    for program in Program::all(target) {
+        let names = match program {
+            Program::Ops(_) => ["user", "rmmod"],
+            Program::Unbind(_) => ["user", "unbind"],
+            Program::Elsewhere => ["giver", "rmmod"],
+        };
+        let whos = names.map(|name| Who::Actor(name.into()));
+        let pass = |who| Pass {
+            function: "mutex_lock".into(),
+            who,
+            own: true,
+            occurrence: 1,
+            holdable: true,
+            ns: 1,
+        };
+        let mut passes: Vec<_> = whos.into_iter().map(pass).collect();
+        if program != Program::Elsewhere {
+            passes.push(pass(Who::Worker));
+        }
+        points.surveyed(&program, &passes);
+    }
+    points
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pass(function: &str, who: Who, own: bool, holdable: bool) -> Pass {
+        Pass {
+            function: function.into(),
+            who,
+            own,
+            occurrence: 1,
+            holdable,
+            ns: 1,
+        }
+    }
+
+    #[test]
+    fn candidates_are_what_can_be_hooked_each_once() {
+        let called = ["kfree", "_RNvCsx_4core", "ktime_get_mono_fast_ns", "m:show"];
+        let points = Points::among(called.map(str::to_owned));
+        let count = |name: &str| points.candidates().iter().filter(|it| *it == name).count();
+        assert_eq!(count("kfree"), 1);
+        assert_eq!(count("m:show"), 1);
+        assert_eq!(count("_RNvCsx_4core"), 0);
+        assert_eq!(count("ktime_get_mono_fast_ns"), 0);
+    }
+
+    #[test]
+    fn a_point_is_an_actor_s_or_the_driver_s_worker_s() {
+        let program = Program::Elsewhere;
+        let mut points = Points::default();
+        assert_eq!(points.of(&program), None);
+        points.begin(&program);
+        assert_eq!(points.of(&program), Some(&[][..]));
+        let rmmod = || Who::Actor("rmmod".into());
+        points.surveyed(
+            &program,
+            &[
+                pass("kernfs_drain", rmmod(), false, true),
+                pass("mutex_lock", rmmod(), false, false),
+                pass("msleep", Who::Worker, true, true),
+                pass("kfree", Who::Worker, false, true),
+                pass("__wake_up", Who::Anybody, true, true),
+            ],
+        );
+        let spots = points.of(&program).expect("surveyed");
+        let names: Vec<_> = spots.iter().map(|spot| spot.function.as_str()).collect();
+        assert_eq!(names, ["kernfs_drain", "msleep"]);
+    }
+}

@@ -218,8 +218,8 @@ pub struct ReproArgs {
 pub struct MinimizeArgs {
     /// A finding.json, its directory, or a run with one finding.
     pub finding: PathBuf,
-    /// How often something is tried without a part before the part counts as needed.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    /// How often in a row it must show without a part before the part is left out.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub tries: u64,
     /// How often the minimal episode runs without each of its edges, to show that the edge is
     /// needed.

@@ -541,6 +541,9 @@ async fn hear_agent<R: AsyncRead + Unpin>(mut lines: Lines<R>, sender: mpsc::Sen
 async fn hear_console(mut console: UnixStream, mut log: File, sender: mpsc::Sender<Heard>) {
     let mut parser = Stream::new();
     let mut markers = Markers::default();
+    // Whoever waits for a marker waits for all that the kernel said before it: one that comes
+    // while a report may still go on is told after that.
+    let mut deferred: Vec<Heard> = Vec::new();
     let mut buffer = vec![0; 16 << 10];
     loop {
         // A report that has begun is complete when the console falls quiet.
@@ -552,6 +555,11 @@ async fn hear_console(mut console: UnixStream, mut log: File, sender: mpsc::Send
                         let episode = markers.before(report.range.start);
                         let heard = Heard::Report(Box::new(report), episode);
                         if sender.send(heard).await.is_err() {
+                            return;
+                        }
+                    }
+                    for marker in deferred.drain(..) {
+                        if sender.send(marker).await.is_err() {
                             return;
                         }
                     }
@@ -572,9 +580,11 @@ async fn hear_console(mut console: UnixStream, mut log: File, sender: mpsc::Send
             let episode = markers.before(report.range.start);
             heard.push(Heard::Report(Box::new(report), episode));
         }
-        heard.extend(
-            (markers.push(bytes).into_iter()).map(|(line, time)| Heard::Marker(line, time)),
-        );
+        let marked = markers.push(bytes).into_iter();
+        deferred.extend(marked.map(|(line, time)| Heard::Marker(line, time)));
+        if parser.pending().is_none() {
+            heard.append(&mut deferred);
+        }
         heard.push(Heard::ConsoleLine(markers.last_line.clone()));
         for heard in heard {
             if sender.send(heard).await.is_err() {

@@ -168,9 +168,10 @@ struct Shrink<'a> {
     key: &'a str,
     parts: Vec<Part>,
     ddmin: Ddmin<Part>,
-    /// How often a candidate is tried.
+    /// How often in a row a candidate must show it: what shows it by chance would be kept, and the
+    /// order that makes it certain lost.
     tries: u64,
-    /// How often this one was.
+    /// How often this one was tried.
     times: u64,
     tried: u64,
     whole_shows: bool,
@@ -230,17 +231,17 @@ impl Episodes for Shrink<'_> {
         self.times += 1;
         if !self.whole_shows {
             self.whole_shows = shown;
-        } else if shown {
+            self.times *= u64::from(!shown);
+            return;
+        } else if !shown {
+            self.ddmin.tell(false);
+        } else if self.times >= self.tries {
             self.ddmin.tell(true);
             self.drop_idle();
-        } else if self.times >= self.tries {
-            self.ddmin.tell(false);
         } else {
             return;
         }
-        if shown || self.whole_shows {
-            self.times = 0;
-        }
+        self.times = 0;
     }
 
     fn done(&self) -> bool {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::judge::oracle::Collisions;
-use crate::judge::plan::{Program, Shape};
+use crate::judge::plan::{Program, Shape, Spot};
 
 /// Version of events.jsonl.
 pub const VERSION: u32 = 1;
@@ -82,8 +82,8 @@ pub enum Event {
         episode: u64,
         /// What its actors do.
         program: Program,
-        /// How many.
-        points: usize,
+        /// Those.
+        points: Vec<Spot>,
     },
     /// A guest has no function gates: episodes that ask for them run without.
     Ungated {

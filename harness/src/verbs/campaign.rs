@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::interrupt::RunListens;
 use crate::judge::finding::{Evidence, Findings, GuestKind, Met, Setting};
 use crate::judge::oracle::{self, result_text, step_text};
-use crate::judge::plan::{Plan, Points, Program, Shape, plan};
+use crate::judge::plan::{Plan, Points, Program, Shape, Spot, plan};
 use crate::judge::record::Record;
 use crate::judge::statistics::Rate;
 use crate::judge::summary::{FindingLine, Summary};
@@ -34,9 +34,9 @@ const PLANS_KEPT: usize = 64;
 pub(super) trait Episodes {
     /// The episode to run under this number.
     fn next(&mut self, number: u64) -> Plan;
-    /// What a survey saw; gives the number of points that are known of the program now.
-    fn surveyed(&mut self, _program: &Program, _passes: &[Pass]) -> usize {
-        0
+    /// What a survey saw; gives the points that are known of the program now.
+    fn surveyed(&mut self, _program: &Program, _passes: &[Pass]) -> Vec<Spot> {
+        Vec::new()
     }
     /// What came of the last one: the key of the failure that it showed. Not called for an episode
     /// that was lost with its guest for no fault of the driver; the next then stands for it.
@@ -82,17 +82,17 @@ impl<'a> Mix<'a> {
 impl Episodes for Mix<'_> {
     fn next(&mut self, number: u64) -> Plan {
         let plan = plan(self.target, &self.points, self.seed, number, &self.shapes);
-        if plan.shape == Shape::Survey
-            && let Some(program) = &plan.program
-        {
-            self.points.begin(program);
+        match &plan.program {
+            Some(program) if plan.shape == Shape::Survey => self.points.begin(program),
+            Some(program) => self.points.took(program),
+            None => {}
         }
         plan
     }
 
-    fn surveyed(&mut self, program: &Program, passes: &[Pass]) -> usize {
+    fn surveyed(&mut self, program: &Program, passes: &[Pass]) -> Vec<Spot> {
         self.points.surveyed(program, passes);
-        self.points.of(program).map_or(0, <[_]>::len)
+        self.points.of(program).unwrap_or_default().to_vec()
     }
 
     fn each_heard_out(&self) -> bool {

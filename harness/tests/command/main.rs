@@ -3,5 +3,6 @@
 mod bad_input;
 mod gallery;
 mod place;
+mod placed;
 mod report;
 mod run;

@@ -284,7 +284,7 @@ pub fn plan(target: &Chosen, points: &Points, seed: u64, number: u64, shapes: &[
         Shape::Elsewhere => builder.elsewhere(),
         Shape::Late => builder.late(&mut rng),
         Shape::ProbeFails => builder.probe_fails(),
-        Shape::Placed | Shape::Survey => builder.placed(points, &mut rng),
+        Shape::Placed | Shape::Survey => builder.placed(points, seed, &mut rng),
         Shape::Naive => builder.naive(),
     }
     builder.plan
@@ -294,7 +294,7 @@ pub fn plan(target: &Chosen, points: &Points, seed: u64, number: u64, shapes: &[
 /// pass is rare.
 pub const MIX: &[(Shape, u32)] = &[
     (Shape::Gated, 28),
-    (Shape::Placed, 14),
+    (Shape::Placed, 20),
     (Shape::Stress, 10),
     (Shape::Birth, 6),
     (Shape::Counts, 5),

@@ -1,14 +1,13 @@
 //! Placed: somebody is held at a point in a function, and the other side begins, comes to rest,
 //! or goes all the way; then he is let go. And the survey that finds the points.
 
-use knobrig_proto::{End, FunctionGate, Step, Who};
-use rand::Rng;
+use knobrig_proto::{FunctionGate, Step, Who};
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::build::{Builder, SLOT};
 use super::elsewhere::GIVER;
-use super::points::{Points, Program, Spot};
+use super::points::{Points, Program, Turn};
 use super::{ENODEV, ENOENT, Expect, Place, Rule, Shape, Then, When};
 use crate::target::Knob;
 
@@ -28,12 +27,13 @@ const TURN: &str = "turn";
 const BACKGROUND_MS: u64 = 250;
 
 impl Builder<'_> {
-    pub(super) fn placed(&mut self, points: &Points, rng: &mut ChaCha8Rng) {
+    pub(super) fn placed(&mut self, points: &Points, seed: u64, rng: &mut ChaCha8Rng) {
         let programs = Program::all(self.target);
         // There is one of that kind, and one of each of the others for each knob.
+        let knobs = self.target.knobs().count();
         let weight = |program: &Program| match program {
-            Program::Elsewhere => 3,
-            Program::Ops(_) | Program::Unbind(_) => 2,
+            Program::Elsewhere => knobs,
+            Program::Ops(_) | Program::Unbind(_) => 1,
         };
         let program = programs.choose_weighted(rng, weight).ok();
         let Some(program) = program.filter(|_| !points.candidates().is_empty()) else {
@@ -41,8 +41,10 @@ impl Builder<'_> {
         };
         match points.of(program) {
             None => self.survey(program, points.candidates()),
-            Some([]) => self.stress(rng, false),
-            Some(spots) => self.place(program, spots, rng),
+            Some(_) => match points.next(program, seed) {
+                Some(turn) => self.place(program, &turn, rng),
+                None => self.stress(rng, false),
+            },
         }
         self.plan.program = Some(program.clone());
         let under_test = self.target.modules().map(|module| module.name.clone());
@@ -70,34 +72,21 @@ impl Builder<'_> {
         self.leave(program);
     }
 
-    /// Holds somebody at a spot of a program.
-    fn place(&mut self, program: &Program, spots: &[Spot], rng: &mut ChaCha8Rng) {
-        // What the driver calls is nearer to what it does wrong.
-        let weight = |spot: &Spot| match (spot.own, spot.occurrence) {
-            (true, 1) => 8,
-            (true, _) => 4,
-            (false, 1) => 2,
-            (false, _) => 1,
-        };
-        let Ok(spot) = spots.choose_weighted(rng, weight) else {
-            return;
-        };
-        let end = match rng.random() {
-            true => End::Entry,
-            false => End::Return,
-        };
+    /// Holds somebody at a point of a program.
+    fn place(&mut self, program: &Program, turn: &Turn<'_>, rng: &mut ChaCha8Rng) {
+        let spot = turn.spot;
         self.plan.episode.gates.push(FunctionGate {
             tag: POINT.into(),
             function: spot.function.clone(),
-            end,
+            end: turn.end,
             who: spot.who.clone(),
             own: spot.own,
             occurrence: spot.occurrence,
             deadline_ms: HOLD_MS,
             sleeps: false,
         });
-        // Whether the other side only begins before the held one goes on.
-        let begins = rng.random_ratio(1, 4);
+        // Every other time the other side only begins before the held one goes on.
+        let begins = turn.round % 2 == 1;
         let held = |name: &str| spot.who == Who::Actor(name.into());
         match program {
             Program::Ops(knob) | Program::Unbind(knob) => {

@@ -2,12 +2,15 @@
 //!
 //! Which functions an actor passes depends on driver and kernel, so nobody lists them: a *survey*
 //! runs a [`Program`] once, its actors one after the other, and the guest notes who passes which
-//! of the candidate functions. Candidates are what the driver's modules call (their symbol tables
+//! of the candidate functions. Placed episodes take the points in turns. Candidates are what the driver's modules call (their symbol tables
 //! say so), the modules' own functions where they can be hooked, and [`GENERIC`].
 
 use std::collections::BTreeMap;
 
-use knobrig_proto::{Pass, Who};
+use knobrig_proto::{End, Pass, Who};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::target::{Chosen, Elsewhere};
@@ -105,7 +108,7 @@ const GENERIC: &[&str] = &[
 const NEVER: &[&str] = &["ktime_get_mono_fast_ns", "preempt_schedule"];
 
 /// A call that can be held.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spot {
     /// The function.
     pub function: String,
@@ -121,7 +124,24 @@ pub struct Spot {
 #[derive(Clone, Debug, Default)]
 pub struct Points {
     candidates: Vec<String>,
-    programs: BTreeMap<Program, Vec<Spot>>,
+    programs: BTreeMap<Program, Known>,
+}
+
+/// What is known of a program.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    spots: Vec<Spot>,
+    /// Turns taken.
+    turns: usize,
+}
+
+/// One thing to place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Turn<'a> {
+    pub(super) spot: &'a Spot,
+    pub(super) end: End,
+    /// Which time it comes, from 0.
+    pub(super) round: usize,
 }
 
 impl Points {
@@ -150,7 +170,7 @@ impl Points {
 
     /// The points of a program; `None` where it was not surveyed.
     pub fn of(&self, program: &Program) -> Option<&[Spot]> {
-        self.programs.get(program).map(Vec::as_slice)
+        self.programs.get(program).map(|known| &*known.spots)
     }
 
     /// A survey of a program begins. If nothing comes of it, since the driver broke in it, there
@@ -172,7 +192,46 @@ impl Points {
                 own: pass.own,
                 occurrence: pass.occurrence,
             });
-        self.programs.insert(program.clone(), spots.collect());
+        let known = Known {
+            spots: spots.collect(),
+            turns: 0,
+        };
+        self.programs.insert(program.clone(), known);
+    }
+
+    /// The point of a program whose turn it is. The callers come in turns, those with the fewest
+    /// points first; of each the calls below the driver come before the others, in an order that
+    /// the seed decides, and the return before the entry. So what few pass is not lost among what
+    /// many do.
+    pub(super) fn next(&self, program: &Program, seed: u64) -> Option<Turn<'_>> {
+        let known = self.programs.get(program)?;
+        let mut callers: BTreeMap<&Who, Vec<&Spot>> = BTreeMap::new();
+        for spot in &known.spots {
+            callers.entry(&spot.who).or_default().push(spot);
+        }
+        let mut callers: Vec<_> = callers.into_values().collect();
+        callers.sort_by_key(Vec::len);
+        let count = callers.len();
+        let turn = known.turns.checked_div(count)?;
+        let caller = callers.get_mut(known.turns % count)?;
+        caller.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        caller.sort_by_key(|spot| !spot.own);
+        let spot = caller.get(turn / 2 % caller.len())?;
+        Some(Turn {
+            spot,
+            end: match turn % 2 {
+                0 => End::Return,
+                _ => End::Entry,
+            },
+            round: turn / 2 / caller.len(),
+        })
+    }
+
+    /// A turn was taken.
+    pub fn took(&mut self, program: &Program) {
+        if let Some(known) = self.programs.get_mut(program) {
+            known.turns += 1;
+        }
     }
 }
 
@@ -228,6 +287,37 @@ mod tests {
         assert_eq!(count("m:show"), 1);
         assert_eq!(count("_RNvCsx_4core"), 0);
         assert_eq!(count("ktime_get_mono_fast_ns"), 0);
+    }
+
+    #[test]
+    fn every_point_comes_before_one_comes_again_and_rare_callers_come_first() {
+        let program = Program::Elsewhere;
+        let mut points = Points::default();
+        let actor = |name: &str| Who::Actor(name.into());
+        points.surveyed(
+            &program,
+            &[
+                pass("a", actor("rmmod"), false, true),
+                pass("b", actor("rmmod"), true, true),
+                pass("c", actor("giver"), true, true),
+            ],
+        );
+        let mut seen = Vec::new();
+        for _ in 0..8 {
+            let turn = points.next(&program, 7).expect("there is one");
+            seen.push((turn.spot.function.clone(), turn.end, turn.round));
+            points.took(&program);
+        }
+        let is = |at: usize, function: &str, end: End, round: usize| {
+            assert_eq!(seen[at], (function.to_owned(), end, round), "{seen:?}");
+        };
+        is(0, "c", End::Return, 0);
+        is(1, "b", End::Return, 0);
+        is(2, "c", End::Entry, 0);
+        is(3, "b", End::Entry, 0);
+        is(4, "c", End::Return, 1);
+        is(5, "a", End::Return, 0);
+        is(7, "a", End::Entry, 0);
     }
 
     #[test]

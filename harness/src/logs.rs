@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use knobrig_klog::{Report, Stream};
+use knobrig_klog::{Reader, Report};
 
 use crate::error::Error;
 
@@ -20,6 +20,8 @@ pub struct LogReports {
     pub file: String,
     /// In the order in which they begin.
     pub reports: Vec<Report>,
+    /// What a lack of memory or of the like brought about: told, and no crash.
+    pub suppressed: Vec<Report>,
 }
 
 /// Reads every log, as many at a time as there are CPUs; the answers stand in the order of the
@@ -64,22 +66,21 @@ fn read(file: &Path) -> Result<LogReports, Error> {
         ))
     };
     let mut log = plain(BufReader::with_capacity(CHUNK, raw)).map_err(bad)?;
-    let mut stream = Stream::new();
-    let mut reports = Vec::new();
+    let mut reader = Reader::new();
     let mut chunk = vec![0; CHUNK];
     loop {
         match log.read(&mut chunk) {
             Ok(0) => break,
-            Ok(len) => reports.extend(stream.push(&chunk[..len])),
+            Ok(len) => reader.push(&chunk[..len]),
             Err(why) if why.kind() == std::io::ErrorKind::Interrupted => {}
             Err(why) => return Err(bad(why)),
         }
     }
-    reports.extend(stream.finish());
-    reports.sort_by_key(|report| (report.range.start, report.range.end));
+    let (suppressed, reports) = (reader.finish().into_iter()).partition(|report| report.suppressed);
     Ok(LogReports {
         file: file.display().to_string(),
         reports,
+        suppressed,
     })
 }
 

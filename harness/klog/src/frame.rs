@@ -1,6 +1,9 @@
 //! One line of a stack to a [`Frame`]: every architecture's way to print one.
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use crate::report::Frame;
 
@@ -14,13 +17,15 @@ pub(crate) enum FrameLine {
     From(Frame, Frame),
 }
 
+static FROM: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(" from "));
+
 /// Reads a stack line; `None` where it is none.
 pub(crate) fn parse(text: &str) -> Option<FrameLine> {
     let line = text.trim();
     if line.len() < 3 || line.len() > 2048 {
         return None;
     }
-    if let Some(at) = memchr::memmem::find(line.as_bytes(), b" from ")
+    if let Some(at) = FROM.find(line.as_bytes())
         && let (callee, caller) = (&line[..at], &line[at + " from ".len()..])
         && let Some(callee) = arm_half(callee)
         && let Some(caller) = arm_half(caller)

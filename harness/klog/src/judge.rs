@@ -4,8 +4,8 @@ use crate::case::Case;
 use crate::class::Headline;
 use crate::facts;
 use crate::key;
-use crate::line::Line;
 use crate::report::{Report, Role, Stack};
+use crate::shape::Seen;
 use crate::unloaded;
 
 /// The address that stands in a headline where a function would: `BUG: KASAN: … in 0xffffffffa001b2bb`.
@@ -15,7 +15,7 @@ fn bare_address(headline: &str) -> Option<u64> {
 }
 
 /// Judges the report whose headline is `lines[head]`. `lines` is not empty and `head` is in it.
-pub(crate) fn report(lines: &[Line], head: usize, headline: &Headline, cut: bool) -> Report {
+pub(crate) fn report(lines: &mut [Seen], head: usize, headline: &Headline, cut: bool) -> Report {
     let case = Case::new(lines, head);
     let mut verdict = (headline.judge)(&case);
     let facts = facts::collect(&case);
@@ -45,13 +45,16 @@ pub(crate) fn report(lines: &[Line], head: usize, headline: &Headline, cut: bool
     let panicked = case
         .own_lines()
         .any(|l| l.contains("Kernel panic - not syncing"));
-    let text = lines
-        .iter()
-        .map(|l| l.text.trim_end())
-        .collect::<Vec<_>>()
-        .join("\n");
-    let start = lines.iter().map(|l| l.start).min().unwrap_or(0);
-    let end = lines.iter().map(|l| l.end).max().unwrap_or(start);
+    let lines = case.lines;
+    let mut text = String::with_capacity(lines.iter().map(|l| l.text().len() + 1).sum());
+    for (index, line) in lines.iter().enumerate() {
+        if index > 0 {
+            text.push('\n');
+        }
+        text.push_str(line.text().trim_end());
+    }
+    let start = lines.iter().map(|l| l.line.start).min().unwrap_or(0);
+    let end = lines.iter().map(|l| l.line.end).max().unwrap_or(start);
     let mut stacks: Vec<Stack> = case.stacks;
     // The fault comes first, whatever was printed before it.
     stacks.sort_by_key(|s| s.role != Role::Fault);
@@ -64,8 +67,8 @@ pub(crate) fn report(lines: &[Line], head: usize, headline: &Headline, cut: bool
         panicked,
         suppressed: verdict.suppressed,
         range: start..end,
-        time_us: lines[head].time_us,
-        caller: lines[head].caller,
+        time_us: lines[head].line.time_us,
+        caller: lines[head].line.caller,
         key,
         task: facts.task,
         cpu: facts.cpu,
@@ -75,7 +78,7 @@ pub(crate) fn report(lines: &[Line], head: usize, headline: &Headline, cut: bool
         modules: facts.modules,
         last_unloaded: facts.last_unloaded,
         in_unloaded_module: gone.in_unloaded_module,
-        notes: gone.notes,
+        notes: verdict.notes.into_iter().chain(gone.notes).collect(),
         taint: facts.taint,
         kernel: facts.kernel,
         text,

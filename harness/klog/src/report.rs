@@ -213,7 +213,7 @@ pub struct Report {
     pub class: Class,
     /// Why the report can't be trusted: it is cut off, or others are mixed into it.
     pub corrupted: Option<String>,
-    /// The kernel panicked as a consequence.
+    /// The kernel panicked as a consequence, in the report or, where a whole log was read, after it.
     pub panicked: bool,
     /// Consequence of a lack of resources, not of a bug: OOM kills, failed allocations.
     pub suppressed: bool,

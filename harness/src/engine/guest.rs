@@ -548,7 +548,7 @@ async fn hear_console(mut console: UnixStream, mut log: File, sender: mpsc::Send
             match timeout(REPORT_QUIET, console.read(&mut buffer)).await {
                 Ok(read) => read,
                 Err(_) => {
-                    for report in parser.finish() {
+                    for report in parser.finish().into_iter().filter(is_bug) {
                         let episode = markers.before(report.range.start);
                         let heard = Heard::Report(Box::new(report), episode);
                         if sender.send(heard).await.is_err() {
@@ -568,7 +568,7 @@ async fn hear_console(mut console: UnixStream, mut log: File, sender: mpsc::Send
         // A full disk must not stop the oracles; the run's own files tell of it.
         let _ = log.write_all(bytes);
         let mut heard: Vec<_> = Vec::new();
-        for report in parser.push(bytes) {
+        for report in parser.push(bytes).into_iter().filter(is_bug) {
             let episode = markers.before(report.range.start);
             heard.push(Heard::Report(Box::new(report), episode));
         }
@@ -582,7 +582,7 @@ async fn hear_console(mut console: UnixStream, mut log: File, sender: mpsc::Send
             }
         }
     }
-    for report in parser.finish() {
+    for report in parser.finish().into_iter().filter(is_bug) {
         let episode = markers.before(report.range.start);
         if sender
             .send(Heard::Report(Box::new(report), episode))
@@ -593,6 +593,11 @@ async fn hear_console(mut console: UnixStream, mut log: File, sender: mpsc::Send
         }
     }
     let _ = sender.send(Heard::ConsoleEnd).await;
+}
+
+/// A guest that is short of memory says nothing about a driver.
+fn is_bug(report: &Report) -> bool {
+    !report.suppressed
 }
 
 /// Finds the rig's own lines on the console and remembers where the episodes began.

@@ -19,6 +19,7 @@ mod leak;
 mod lockdep;
 mod memory;
 mod misc;
+mod object;
 mod panic;
 mod sleep;
 mod ubsan;
@@ -36,6 +37,8 @@ pub(crate) struct Verdict {
     pub(crate) access: Option<Access>,
     pub(crate) object: Option<Object>,
     pub(crate) suppressed: bool,
+    /// For a human.
+    pub(crate) notes: Vec<String>,
 }
 
 /// Where a headline's words may stand.
@@ -136,6 +139,7 @@ static HEADLINES: &[&[Headline]] = &[
     warning::HEADLINES,
     leak::HEADLINES,
     memory::HEADLINES,
+    object::HEADLINES,
     panic::HEADLINES,
     misc::HEADLINES,
 ];
@@ -155,6 +159,10 @@ const HARMLESS: &[&str] = &[
     "INFO: SCSI",
     "INFO: vmlinuz",
     "INFO: task journal",
+    "INFO: sys_",
+    "took too long",
+    "WARNING: /etc/ssh",
+    "WARNING: workqueue cpumask",
     // A trap in user space.
     "traps: ",
     "segfault at ",
@@ -219,7 +227,7 @@ pub(crate) static SIEVE: LazyLock<AhoCorasick> = LazyLock::new(|| {
             "UBSAN: ",
             "ernel panic - ",
             "PANIC: ",
-            "[#",
+            " [#",
             "nable to handle kernel",
             "Unhandled fault",
             "hard LOCKUP",
@@ -239,6 +247,13 @@ pub(crate) static SIEVE: LazyLock<AhoCorasick> = LazyLock::new(|| {
             "UG: unable",
             "Bad page",
             "PANICKED",
+            "kobject",
+            "sysfs: cannot",
+            "unregister_netdevice: ",
+            "VFS: Busy inodes",
+            "VFS: Close: file",
+            "Booting the kernel",
+            "Kernel BUG",
         ])
         .expect("the patterns are few and fixed")
 });

@@ -16,6 +16,11 @@ pub(super) fn render(logs: &[LogReports]) -> String {
         for report in &log.reports {
             one(&mut text, &log.file, report);
         }
+        for report in &log.suppressed {
+            let title = &report.title;
+            let at = report.range.start;
+            let _ = writeln!(text, "\nno crash: {title} ({}, byte {at})", log.file);
+        }
     }
     text
 }

@@ -61,10 +61,12 @@ pub(crate) fn sample() -> Vec<LogReports> {
         LogReports {
             file: "quiet.log".into(),
             reports: Vec::new(),
+            suppressed: Vec::new(),
         },
         LogReports {
             file: "con|sole.log".into(),
             reports: knobrig_klog::parse(text),
+            suppressed: Vec::new(),
         },
     ]
 }

@@ -142,9 +142,8 @@ pub(crate) fn guilty_in(frames: &[Frame], skip: &[&SkipSet]) -> Option<String> {
 /// The function in `func+0x1/0x2 …`, readable.
 pub(crate) fn function_in(text: &str) -> Option<String> {
     match frame::parse(text)? {
-        frame::FrameLine::Frame(f) | frame::FrameLine::From(f, _) => {
-            (!f.function.is_empty()).then_some(f.function)
-        }
+        frame::FrameLine::Frame(f) => (!f.function.is_empty()).then_some(f.function),
+        frame::FrameLine::From(both) => Some(both.0.function),
     }
 }
 

@@ -42,9 +42,8 @@ pub(crate) fn report(lines: &mut [Seen], head: usize, headline: &Headline, cut: 
     let corrupted = verdict
         .corrupted
         .or_else(|| cut.then(|| "longer than a report may be".to_owned()));
-    let panicked = case
-        .own_lines()
-        .any(|l| l.contains("Kernel panic - not syncing"));
+    let panicked = (case.lines[head..].iter())
+        .any(|l| l.opens && l.text().contains("Kernel panic - not syncing"));
     let lines = case.lines;
     let mut text = String::with_capacity(lines.iter().map(|l| l.text().len() + 1).sum());
     for (index, line) in lines.iter().enumerate() {

@@ -262,22 +262,27 @@ pub(crate) struct Seen {
     pub(crate) shape: Shape,
     /// What a [`Shape::Frame`] says.
     pub(crate) frame: Option<FrameLine>,
+    /// The sieve let it through.
+    pub(crate) opens: bool,
 }
 
 impl Seen {
-    pub(crate) fn new(line: Line) -> Self {
-        let shape = without_frames(line.text.trim());
+    /// `opens`: [`SIEVE`](crate::class::SIEVE) let it through.
+    pub(crate) fn new(line: Line, opens: bool) -> Self {
+        let text = line.text.trim_ascii();
+        let shape = without_frames(text, opens);
         let frame = match shape {
-            None => frame::parse(&line.text),
+            None => frame::parse(text),
             Some(_) => None,
         };
         Seen {
             shape: shape.unwrap_or_else(|| match frame {
                 Some(_) => Shape::Frame,
-                None => after_frames(line.text.trim()),
+                None => after_frames(text),
             }),
             frame,
             line,
+            opens,
         }
     }
 
@@ -287,16 +292,18 @@ impl Seen {
 }
 
 /// What is told before a line is tried as a frame; `None` if that is to be tried next.
-fn without_frames(text: &str) -> Option<Shape> {
+fn without_frames(text: &str, opens: bool) -> Option<Shape> {
     if text.is_empty() {
         return Some(Shape::Blank);
     }
-    if is_fence(text) {
+    // Neither gets past the sieve unseen.
+    if opens && is_fence(text) {
         return Some(Shape::Fence);
     }
-    if CUT_HERE
-        .iter()
-        .any(|cut| cut.find(text.as_bytes()).is_some())
+    if opens
+        && CUT_HERE
+            .iter()
+            .any(|cut| cut.find(text.as_bytes()).is_some())
     {
         return Some(Shape::CutHere);
     }
@@ -344,7 +351,7 @@ fn is_known(text: &str) -> bool {
 }
 
 fn is_fence(text: &str) -> bool {
-    text.len() >= 20 && text.bytes().all(|b| b == b'=')
+    text.len() >= 20 && text.starts_with("==") && text.bytes().all(|b| b == b'=')
 }
 
 /// Words of a memory or stack dump, `>ffff8880: fa fb…`, or a lone rule.

@@ -94,7 +94,8 @@ pub(crate) fn collect(lines: &mut [Seen], head: usize) -> Vec<Stack> {
             match frame {
                 FrameLine::Frame(f) if ended && f.interrupted => {}
                 FrameLine::Frame(f) => push(&mut current.frames, f),
-                FrameLine::From(callee, caller) => {
+                FrameLine::From(both) => {
+                    let (callee, caller) = *both;
                     if (current.frames.last()).is_none_or(|last| last.symbol != callee.symbol) {
                         push(&mut current.frames, callee);
                     }
@@ -103,7 +104,7 @@ pub(crate) fn collect(lines: &mut [Seen], head: usize) -> Vec<Stack> {
             }
             continue;
         }
-        let text = line.text().trim();
+        let text = line.text().trim_ascii();
         variable = text == VARIABLE;
         if let Some((role, frame, task)) = tracked(text) {
             close(&mut stacks, &mut current, role, task);
@@ -179,7 +180,8 @@ fn tracked(text: &str) -> Option<(Role, Frame, Option<Task>)> {
     };
     let (place, facts) = rest.split_once(" age=")?;
     let frame = match frame::parse(place)? {
-        FrameLine::Frame(frame) | FrameLine::From(frame, _) => frame,
+        FrameLine::Frame(frame) => frame,
+        FrameLine::From(both) => both.0,
     };
     let pid = facts.split_once(" pid=").map(|(_, pid)| pid.trim());
     let task = pid.map(|pid| Task {
@@ -220,12 +222,26 @@ fn when(text: &str) -> Option<u64> {
     seconds.checked_mul(1_000_000)?.checked_add(micros)
 }
 
+/// The first bytes of [`OPENERS`].
+const FIRST: [bool; 256] = {
+    let mut first = [false; 256];
+    let mut at = 0;
+    while at < OPENERS.len() {
+        first[OPENERS[at].starts.as_bytes()[0] as usize] = true;
+        at += 1;
+    }
+    first
+};
+
 fn role_opener(text: &str) -> Option<Role> {
     // Asked of every line of a report, so the first byte decides before anything is compared.
-    let first = text.as_bytes().first()?;
+    let first = *text.as_bytes().first()?;
+    if !FIRST[usize::from(first)] {
+        return None;
+    }
     OPENERS
         .iter()
-        .filter(|o| o.starts.as_bytes().first() == Some(first))
+        .filter(|o| o.starts.as_bytes()[0] == first)
         .find(|o| text.starts_with(o.starts) && text.ends_with(o.ends))
         .map(|o| o.role)
 }

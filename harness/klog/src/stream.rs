@@ -181,7 +181,7 @@ impl Stream {
         }
         let (caller, time) = (line.caller, line.time_us);
         // Its first taker takes it away; what is left tells the others that someone spoke.
-        let mut line = Some(Seen::new(line));
+        let mut line = Some(Seen::new(line, opens));
         let mut at = 0;
         while at < self.open.len() {
             let open = &mut self.open[at];
@@ -281,7 +281,7 @@ impl Boot {
     }
 
     fn see(&mut self, text: &str) {
-        if text.trim().is_empty() {
+        if text.trim_ascii().is_empty() {
             return;
         }
         if !self.begun {
@@ -300,6 +300,8 @@ impl Boot {
 
 impl Open {
     fn new(seen: Seen, headline: Option<&'static Headline>) -> Self {
+        // As many as most reports have: a line is not small, and is not to be moved about.
+        let mut lines = Vec::with_capacity(64);
         let fenced = seen.shape == Shape::Fence;
         Open {
             headline,
@@ -307,7 +309,10 @@ impl Open {
             caller: seen.line.caller,
             bytes: seen.text().len(),
             last_time: seen.line.time_us,
-            lines: vec![seen],
+            lines: {
+                lines.push(seen);
+                lines
+            },
             sure: 1,
             has_stack: false,
             fenced,

@@ -21,6 +21,8 @@ pub(crate) struct Case<'a> {
     pub(crate) head: usize,
     /// Its stacks.
     pub(crate) stacks: Vec<Stack>,
+    /// Its class, once it is known.
+    pub(crate) class: Class,
 }
 
 impl<'a> Case<'a> {
@@ -30,6 +32,7 @@ impl<'a> Case<'a> {
             lines,
             head,
             stacks,
+            class: Class::Other,
         }
     }
 

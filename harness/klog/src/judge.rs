@@ -3,7 +3,9 @@
 use crate::case::Case;
 use crate::class::Headline;
 use crate::facts;
+use crate::history::Known;
 use crate::key;
+use crate::parts;
 use crate::report::{Report, Role, Stack};
 use crate::shape::Seen;
 use crate::unloaded;
@@ -15,9 +17,31 @@ fn bare_address(headline: &str) -> Option<u64> {
 }
 
 /// Judges the report whose headline is `lines[head]`. `lines` is not empty and `head` is in it.
-pub(crate) fn report(lines: &mut [Seen], head: usize, headline: &Headline, cut: bool) -> Report {
-    let case = Case::new(lines, head);
+/// `known` are the modules' loads up to its end.
+pub(crate) fn report(
+    lines: &mut [Seen],
+    head: usize,
+    headline: &Headline,
+    cut: bool,
+    known: &Known<'_>,
+) -> Report {
+    let mut case = Case::new(lines, head);
+    let now = case.lines[head].line.time_us;
+    for frame in case.stacks.iter_mut().flat_map(|stack| &mut stack.frames) {
+        if frame.function.is_empty() {
+            let place = crate::case::hex(&frame.symbol).and_then(|at| known.place(at, now));
+            if let Some((place, symbol)) = place {
+                frame.module = Some(place.module.clone());
+                frame.place = Some(Box::new(place));
+                if let Some(symbol) = symbol {
+                    frame.function = crate::frame::readable(&symbol.name);
+                    (frame.offset, frame.size) = (Some(symbol.offset), Some(symbol.size));
+                }
+            }
+        }
+    }
     let mut verdict = (headline.judge)(&case);
+    case.class = verdict.class;
     let facts = facts::collect(&case);
     let gone = unloaded::judge(
         verdict.class,
@@ -25,6 +49,7 @@ pub(crate) fn report(lines: &mut [Seen], head: usize, headline: &Headline, cut: 
         verdict.access.as_mut(),
         case.fault_frames(),
         &facts,
+        &|address| known.place(address, now).map(|(place, _)| place),
     );
     if gone.in_unloaded_module && (gone.module.is_some() || verdict.guilty.is_none()) {
         let usual = std::mem::take(&mut verdict.title);
@@ -38,7 +63,14 @@ pub(crate) fn report(lines: &mut [Seen], head: usize, headline: &Headline, cut: 
             verdict.alt_titles.clear();
         }
     }
-    let key = key::of(&case, &verdict, gone.module.as_deref());
+    let (mut victim, killer) = parts::of(&case, gone.in_unloaded_module);
+    if let Some(victim) = &mut victim
+        && victim.task.is_none()
+    {
+        victim.task.clone_from(&facts.task);
+    }
+    let parts = (victim.as_ref(), killer.as_ref());
+    let key = key::of(&case, &verdict, gone.module.as_deref(), parts);
     let corrupted = verdict
         .corrupted
         .or_else(|| cut.then(|| "longer than a report may be".to_owned()));
@@ -73,6 +105,9 @@ pub(crate) fn report(lines: &mut [Seen], head: usize, headline: &Headline, cut: 
         cpu: facts.cpu,
         access: verdict.access,
         object: verdict.object,
+        place: gone.place,
+        victim,
+        killer,
         stacks,
         modules: facts.modules,
         last_unloaded: facts.last_unloaded,

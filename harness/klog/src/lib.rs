@@ -19,7 +19,9 @@
 //! How it works, file by file: `line` cuts lines and strips prefixes, `class` holds the headlines
 //! and one file per class of report, `shape` says what a line inside a report looks like, `stream`
 //! puts lines together to reports, `reader` reads a log to its end, `frame` and `stacks` read stacks, `skip` and `names` pick and
-//! name the guilty function, `facts`, `unloaded` and `key` add the rest.
+//! name the guilty function, `parts` tells what its
+//! thread was at, `history` which module lay at an address, `facts`, `unloaded` and `key` add the
+//! rest.
 
 #![forbid(unsafe_code)]
 
@@ -27,10 +29,12 @@ mod case;
 mod class;
 mod facts;
 mod frame;
+mod history;
 mod judge;
 mod key;
 mod line;
 mod names;
+mod parts;
 mod reader;
 mod report;
 mod shape;
@@ -39,9 +43,12 @@ mod stacks;
 mod stream;
 mod unloaded;
 
+pub use history::{Generation, History, Place, Section, Symbol, Symbols};
 pub use line::Caller;
 pub use reader::Reader;
-pub use report::{Access, AccessKind, Class, Frame, Object, Report, Role, Stack, Taint, Task};
+pub use report::{
+    Access, AccessKind, Class, Frame, Object, Part, Report, Role, Stack, Taint, Task,
+};
 pub use stream::Stream;
 
 /// A text with the Rust symbols in it made readable.

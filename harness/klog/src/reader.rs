@@ -1,6 +1,9 @@
 //! A log from its first byte to its last: what [`Stream`] finds, in order, and what only the end
 //! tells, whether the kernel lived on.
 
+use std::sync::Arc;
+
+use crate::history::Symbols;
 use crate::report::{Class, Report};
 use crate::stream::Stream;
 
@@ -16,6 +19,14 @@ impl Reader {
     /// A log from its first byte.
     pub fn new() -> Self {
         Reader::default()
+    }
+
+    /// A log from its first byte, of a kernel whose modules' files somebody knows.
+    pub fn with_symbols(symbols: Arc<dyn Symbols>) -> Self {
+        Reader {
+            stream: Stream::with_symbols(symbols),
+            reports: Vec::new(),
+        }
     }
 
     /// Takes the next bytes.

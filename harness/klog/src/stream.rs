@@ -2,8 +2,10 @@
 //! them, and sees where each ends.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::class::{self, Body, Headline, Opens, SIEVE};
+use crate::history::{History, Known, Symbols};
 use crate::judge;
 use crate::line::{self, Caller, Line, MAX_LINE};
 use crate::report::Report;
@@ -36,6 +38,8 @@ pub struct Stream {
     open: Vec<Open>,
     done: VecDeque<Report>,
     boot: Boot,
+    history: History,
+    symbols: Option<Arc<dyn Symbols>>,
 }
 
 /// What is known of the guest's life, to tell a reboot from the first boot.
@@ -79,6 +83,14 @@ impl Stream {
         Stream::default()
     }
 
+    /// A console from its first byte, of a kernel whose modules' files somebody knows.
+    pub fn with_symbols(symbols: Arc<dyn Symbols>) -> Self {
+        Stream {
+            symbols: Some(symbols),
+            ..Stream::default()
+        }
+    }
+
     /// Takes the next bytes; returns the reports that became complete.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<Report> {
         let mut rest = bytes;
@@ -118,8 +130,9 @@ impl Stream {
         if !self.partial.is_empty() {
             self.end_line(&[], 0);
         }
+        let known = known(&self.history, &self.symbols);
         for open in std::mem::take(&mut self.open) {
-            self.done.extend(open.into_report(false));
+            self.done.extend(open.into_report(false, &known));
         }
         self.done.drain(..).collect()
     }
@@ -131,6 +144,12 @@ impl Stream {
             .iter()
             .find(|o| o.headline.is_some())
             .map(|o| o.lines[o.head].text())
+    }
+
+    /// The loads and unloads of modules since boot, as far as the console told them. Who knows more
+    /// adds to it.
+    pub fn history(&mut self) -> &mut History {
+        &mut self.history
     }
 
     /// Bytes taken so far.
@@ -176,9 +195,16 @@ impl Stream {
             .flatten()
             .filter(|_| !self.boot.expects(&line.text));
         self.boot.see(&line.text);
+        if opens && self.history.see(&line.text, line.time_us) {
+            return;
+        }
         if self.open.is_empty() && !opens {
             return;
         }
+        if line.text.starts_with("Linux version ") {
+            self.history.clear();
+        }
+        let known = known(&self.history, &self.symbols);
         let (caller, time) = (line.caller, line.time_us);
         // Its first taker takes it away; what is left tells the others that someone spoke.
         let mut line = Some(Seen::new(line, opens));
@@ -191,7 +217,7 @@ impl Stream {
             };
             if next == Next::Ends {
                 let ended = self.open.remove(at);
-                self.done.extend(ended.into_report(false));
+                self.done.extend(ended.into_report(false, &known));
             } else {
                 at += 1;
             }
@@ -202,17 +228,24 @@ impl Stream {
         match (headline, line.shape) {
             (Some(headline), _) if headline.body == Body::Line => {
                 self.done
-                    .extend(Open::new(line, Some(headline)).into_report(false));
+                    .extend(Open::new(line, Some(headline)).into_report(false, &known));
             }
             (Some(_), _) | (None, Shape::CutHere | Shape::Fence) => {
                 if self.open.len() == MAX_OPEN {
                     let oldest = self.open.remove(0);
-                    self.done.extend(oldest.into_report(true));
+                    self.done.extend(oldest.into_report(true, &known));
                 }
                 self.open.push(Open::new(line, headline));
             }
             _ => {}
         }
+    }
+}
+
+fn known<'a>(history: &'a History, symbols: &'a Option<Arc<dyn Symbols>>) -> Known<'a> {
+    Known {
+        history,
+        symbols: symbols.as_deref(),
     }
 }
 
@@ -481,10 +514,11 @@ impl Open {
     }
 
     /// The report; none where a prelude never got its headline.
-    fn into_report(mut self, crowded: bool) -> Option<Report> {
+    fn into_report(mut self, crowded: bool, known: &Known<'_>) -> Option<Report> {
         let headline = self.headline?;
         let cut = crowded || self.lines.len() >= MAX_LINES || self.bytes >= MAX_BYTES;
         self.lines.truncate(self.sure.max(self.head + 1));
-        Some(judge::report(&mut self.lines, self.head, headline, cut))
+        let head = self.head;
+        Some(judge::report(&mut self.lines, head, headline, cut, known))
     }
 }

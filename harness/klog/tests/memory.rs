@@ -32,7 +32,7 @@ fn a_console_of_any_size_is_read_in_bounded_memory() {
         told += stream.push(piece.as_bytes()).len();
     }
     told += stream.finish().len();
-    assert!(told > 1000, "{told} reports");
+    assert!(told > 100, "{told} reports");
     let peak = peak_kib();
     assert!(peak < MOST_KIB, "{peak} KiB for {SIZE} bytes");
 }

@@ -264,6 +264,8 @@ pub(crate) static SIEVE: LazyLock<AhoCorasick> = LazyLock::new(|| {
             "VFS: Close: file",
             "Booting the kernel",
             "Kernel BUG",
+            "knobrig: loaded",
+            "knobrig: unloaded",
         ])
         .expect("the patterns are few and fixed")
 });

@@ -248,6 +248,12 @@ pub struct ReportArgs {
     /// Console logs, plain or compressed (gz, zst, xz); `-` is standard input.
     #[arg(required = true)]
     pub logs: Vec<PathBuf>,
+    /// The kernel that wrote the logs, with debug information: frames get their file:line.
+    #[arg(long, value_name = "FILE")]
+    pub vmlinux: Option<PathBuf>,
+    /// Its modules, likewise: a module, or a directory that is searched for them; may be repeated.
+    #[arg(long, value_name = "DIR|FILE")]
+    pub modules: Vec<PathBuf>,
     /// How the reports are written.
     #[arg(long, value_enum, default_value = "human")]
     pub format: ReportFormat,

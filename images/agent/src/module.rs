@@ -54,7 +54,9 @@ fn where_it_lies(name: &str, file: &Path) -> io::Result<String> {
         files.insert(name.to_owned(), kept(&File::open(file)?)?);
     }
     // The kernel has `_` where a file's name may have `-`.
-    let dir = Path::new("/sys/module").join(name.replace('-', "_")).join("sections");
+    let dir = Path::new("/sys/module")
+        .join(name.replace('-', "_"))
+        .join("sections");
     let mut line = format!("knobrig: loaded {}", name.replace('-', "_"));
     for (section, size) in files.get(name).into_iter().flatten() {
         if let Ok(address) = std::fs::read_to_string(dir.join(section)) {
@@ -80,7 +82,9 @@ fn kept(file: &File) -> io::Result<Vec<Sized>> {
     let mut headers = vec![0; count * 64];
     file.read_exact_at(&mut headers, long(&header, 40))?;
     let headers: Vec<&[u8]> = headers.chunks_exact(64).collect();
-    let strings = headers.get(usize::from(short(&header, 62))).ok_or_else(bad)?;
+    let strings = headers
+        .get(usize::from(short(&header, 62)))
+        .ok_or_else(bad)?;
     let len = usize::try_from(long(strings, 32)).map_err(|_| bad())?;
     let mut names = vec![0; len.min(MOST_NAMES)];
     file.read_exact_at(&mut names, long(strings, 24))?;
@@ -92,7 +96,9 @@ fn kept(file: &File) -> io::Result<Vec<Sized>> {
         let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
         let name = String::from_utf8_lossy(name).into_owned();
         let code = flags & SHF_EXECINSTR != 0;
-        let data = [".rodata", ".data", ".bss"].iter().any(|kind| name.starts_with(kind));
+        let data = [".rodata", ".data", ".bss"]
+            .iter()
+            .any(|kind| name.starts_with(kind));
         if flags & SHF_ALLOC != 0 && size > 0 && !name.starts_with(".init") && (code || data) {
             found.push((!code, (name, size)));
         }
@@ -119,9 +125,17 @@ mod tests {
     fn the_sections_of_a_real_file_are_found() {
         let this = std::env::current_exe().expect("this program has a file");
         let sections = kept(&File::open(this).expect("it opens")).expect("it is ELF");
-        assert!(sections.iter().any(|(name, size)| name == ".text" && *size > 1000));
+        assert!(
+            sections
+                .iter()
+                .any(|(name, size)| name == ".text" && *size > 1000)
+        );
         assert!(sections.iter().any(|(name, _)| name == ".rodata"));
-        assert!(sections.iter().all(|(name, _)| name != ".init" && name != ".symtab"));
+        assert!(
+            sections
+                .iter()
+                .all(|(name, _)| name != ".init" && name != ".symtab")
+        );
         let text = sections.iter().position(|(name, _)| name == ".text");
         let data = sections.iter().position(|(name, _)| name == ".rodata");
         assert!(text < data, "code comes first");

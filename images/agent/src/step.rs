@@ -344,7 +344,11 @@ fn load(module: &str, params: &str) -> Result<i64> {
         return Err(Errno::INVAL);
     }
     let params = c_string(params)?;
-    let file = open(module_path(module), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let file = open(
+        module_path(module),
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     finit_module(file.as_fd(), &params, 0).map(|()| 0)
 }
 

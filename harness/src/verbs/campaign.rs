@@ -13,7 +13,7 @@ use crate::engine::guest::{BootFailure, Guest, Happening, Loss, Recipe};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::interrupt::RunListens;
-use crate::judge::finding::{Evidence, Findings, GuestKind, Met, Setting};
+use crate::judge::finding::{Evidence, Finding, Findings, GuestKind, Met, Setting};
 use crate::judge::oracle::{self, result_text, step_text};
 use crate::judge::plan::{Plan, Points, Program, Shape, plan};
 use crate::judge::record::Record;
@@ -272,6 +272,11 @@ impl<'a> Campaign<'a> {
     /// Where it is kept.
     pub(super) fn dir(&self) -> &std::path::Path {
         self.dir.path()
+    }
+
+    /// What was found, by number.
+    pub(super) fn findings(&self) -> Vec<&Finding> {
+        self.findings.all()
     }
 
     /// [`Campaign::drive`] for a verb that needs a verdict: an interrupt, or a rig that failed, is

@@ -96,6 +96,10 @@ pub struct RunArgs {
     /// How the summary is printed.
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,
+    /// Write the findings for another program, too: FORMAT is markdown, junit, sarif, ktap or
+    /// github, FILE may be `-`; may be repeated.
+    #[arg(long = "report", value_name = "FORMAT=FILE")]
+    pub reports: Vec<ReportTo>,
     /// Stop at the first finding.
     #[arg(long)]
     pub fail_fast: bool,
@@ -154,6 +158,10 @@ pub struct GalleryArgs {
     /// How the scoreboard is printed.
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,
+    /// Write the scoreboard for another program, too: FORMAT is markdown, junit, sarif, ktap or
+    /// github, FILE may be `-`; may be repeated.
+    #[arg(long = "report", value_name = "FORMAT=FILE")]
+    pub reports: Vec<ReportTo>,
 }
 
 /// `lifetimes`
@@ -248,12 +256,66 @@ pub struct ReportArgs {
     /// Console logs, plain or compressed (gz, zst, xz); `-` is standard input.
     #[arg(required = true)]
     pub logs: Vec<PathBuf>,
+    /// The kernel that wrote the logs, with debug information: frames get their file:line.
+    #[arg(long, value_name = "FILE")]
+    pub vmlinux: Option<PathBuf>,
+    /// Its modules, likewise: a module, or a directory that is searched for them; may be repeated.
+    #[arg(long, value_name = "DIR|FILE")]
+    pub modules: Vec<PathBuf>,
     /// How the reports are written.
     #[arg(long, value_enum, default_value = "human")]
     pub format: ReportFormat,
     /// Write to this file instead of standard output.
     #[arg(long)]
     pub out: Option<PathBuf>,
+}
+
+/// How cases, of whatever, are written for other programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CaseFormat {
+    /// For issues and step summaries.
+    Markdown,
+    /// For CI systems.
+    Junit,
+    /// For code scanning.
+    Sarif,
+    /// As the kernel's own tests.
+    Ktap,
+    /// Annotations of a GitHub workflow.
+    Github,
+}
+
+/// A report that is asked for beside the summary: `FORMAT=FILE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportTo {
+    /// How it is written.
+    pub format: CaseFormat,
+    /// Where to; `-` is standard output.
+    pub path: PathBuf,
+}
+
+impl FromStr for ReportTo {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = || {
+            let all = CaseFormat::value_variants().iter();
+            let all = all.filter_map(ValueEnum::to_possible_value);
+            all.map(|it| it.get_name().to_owned())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let wrong = || format!("FORMAT=FILE is expected, FORMAT one of {}", names());
+        let (format, path) = text.split_once('=').ok_or_else(wrong)?;
+        let format = CaseFormat::from_str(format, false).map_err(|_| wrong())?;
+        match path {
+            "" => Err(wrong()),
+            path => Ok(Self {
+                format,
+                path: path.into(),
+            }),
+        }
+    }
 }
 
 /// How reports are written.
@@ -401,6 +463,22 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_report_has_a_format_and_a_file() {
+        let report = ReportTo {
+            format: CaseFormat::Junit,
+            path: "a=b.xml".into(),
+        };
+        assert_eq!("junit=a=b.xml".parse(), Ok(report));
+        for wrong in ["", "junit", "junit=", "=x", "pdf=x"] {
+            let error = wrong.parse::<ReportTo>().expect_err(wrong);
+            assert!(
+                error.contains("markdown, junit, sarif, ktap, github"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

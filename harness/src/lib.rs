@@ -13,5 +13,6 @@ pub mod judge;
 pub mod logs;
 pub mod report;
 pub mod schedule;
+pub mod symbols;
 pub mod target;
 pub mod verbs;

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use knobrig_klog::{Report, Stream};
+use knobrig_klog::{Reader, Report, Symbols};
 
 use crate::error::Error;
 
@@ -20,11 +20,13 @@ pub struct LogReports {
     pub file: String,
     /// In the order in which they begin.
     pub reports: Vec<Report>,
+    /// What a lack of memory or of the like brought about: told, and no crash.
+    pub suppressed: Vec<Report>,
 }
 
 /// Reads every log, as many at a time as there are CPUs; the answers stand in the order of the
-/// files.
-pub fn read_all(files: &[PathBuf]) -> Vec<Result<LogReports, Error>> {
+/// files. `symbols` name what lay in modules that are gone.
+pub fn read_all(files: &[PathBuf], symbols: &Arc<dyn Symbols>) -> Vec<Result<LogReports, Error>> {
     let next = AtomicUsize::new(0);
     let done: Vec<Mutex<Option<Result<LogReports, Error>>>> =
         files.iter().map(|_| Mutex::new(None)).collect();
@@ -37,7 +39,7 @@ pub fn read_all(files: &[PathBuf]) -> Vec<Result<LogReports, Error>> {
                     let Some(file) = files.get(index) else {
                         return;
                     };
-                    let read = read(file);
+                    let read = read(file, Arc::clone(symbols));
                     *done[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
                 }
             });
@@ -48,7 +50,7 @@ pub fn read_all(files: &[PathBuf]) -> Vec<Result<LogReports, Error>> {
         .collect()
 }
 
-fn read(file: &Path) -> Result<LogReports, Error> {
+fn read(file: &Path, symbols: Arc<dyn Symbols>) -> Result<LogReports, Error> {
     let raw: Box<dyn Read> =
         if file == Path::new("-") {
             Box::new(std::io::stdin().lock())
@@ -64,22 +66,21 @@ fn read(file: &Path) -> Result<LogReports, Error> {
         ))
     };
     let mut log = plain(BufReader::with_capacity(CHUNK, raw)).map_err(bad)?;
-    let mut stream = Stream::new();
-    let mut reports = Vec::new();
+    let mut reader = Reader::with_symbols(symbols);
     let mut chunk = vec![0; CHUNK];
     loop {
         match log.read(&mut chunk) {
             Ok(0) => break,
-            Ok(len) => reports.extend(stream.push(&chunk[..len])),
+            Ok(len) => reader.push(&chunk[..len]),
             Err(why) if why.kind() == std::io::ErrorKind::Interrupted => {}
             Err(why) => return Err(bad(why)),
         }
     }
-    reports.extend(stream.finish());
-    reports.sort_by_key(|report| (report.range.start, report.range.end));
+    let (suppressed, reports) = (reader.finish().into_iter()).partition(|report| report.suppressed);
     Ok(LogReports {
         file: file.display().to_string(),
         reports,
+        suppressed,
     })
 }
 
@@ -105,11 +106,15 @@ mod tests {
     const LOG: &str = "[    1.000000] BUG: KASAN: slab-use-after-free in show+0x1/0x2\n\
         [    1.000000] Read of size 8 at addr ffff888100000000 by task a/1\n";
 
+    fn nothing() -> Arc<dyn Symbols> {
+        Arc::new(crate::symbols::ModuleSymbols::of(&Default::default()))
+    }
+
     fn titles(bytes: &[u8]) -> Vec<String> {
         let dir = tempfile::tempdir().expect("a temp dir");
         let path = dir.path().join("log");
         std::fs::write(&path, bytes).expect("writes");
-        let read = read_all(&[path]).remove(0).expect("reads");
+        let read = read_all(&[path], &nothing()).remove(0).expect("reads");
         read.reports.into_iter().map(|it| it.title).collect()
     }
 
@@ -139,7 +144,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temp dir");
         let path = dir.path().join("log.gz");
         std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("writes");
-        let error = read_all(&[path]).remove(0).expect_err("half of a log");
+        let error = read_all(&[path], &nothing())
+            .remove(0)
+            .expect_err("half of a log");
         assert!(error.to_string().contains("cut short"), "{error}");
     }
 }

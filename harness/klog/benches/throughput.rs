@@ -1,7 +1,10 @@
-//! How fast a console is read, on one core: one without a report, and one that is nothing else.
+//! How fast a console is read, on one core: one without a report, one that is nothing else, and
+//! ones made to be slow; beside them what `grep -c` and `rg -c` take for the same bytes.
 #![expect(missing_docs, reason = "criterion's macro makes a function without")]
 
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use knobrig_klog::Stream;
@@ -67,13 +70,55 @@ fn throughput(c: &mut Criterion) {
     group.sample_size(10);
     let quiet = quiet();
     assert_eq!(read(&quiet), 0, "a quiet console has no report");
-    group.throughput(Throughput::Bytes(quiet.len() as u64));
-    group.bench_function("quiet", |b| b.iter(|| read(&quiet)));
-    if let Some(corpus) = corpus() {
-        group.throughput(Throughput::Bytes(corpus.len() as u64));
-        group.bench_function("corpus", |b| b.iter(|| read(&corpus)));
+    let mut logs = vec![("quiet", quiet)];
+    logs.extend(corpus().map(|log| ("corpus", log)));
+    logs.extend(slow());
+    for (name, log) in &logs {
+        group.throughput(Throughput::Bytes(log.len() as u64));
+        group.bench_function(*name, |b| b.iter(|| read(log)));
     }
     group.finish();
+    let mut group = c.benchmark_group("grep");
+    group.sample_size(10);
+    for (name, log) in &logs[..logs.len().min(2)] {
+        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+        file.write_all(log).expect("it is written");
+        group.throughput(Throughput::Bytes(log.len() as u64));
+        for program in ["grep", "rg"] {
+            let count = || {
+                let mut count = Command::new(program);
+                count.args(["-c", "-e", "BUG", "-e", "WARNING", "-e", "INFO"]);
+                count
+                    .arg(file.path())
+                    .env("LC_ALL", "C")
+                    .stdout(Stdio::null())
+                    .status()
+            };
+            if count().is_ok() {
+                group.bench_function(format!("{name}, {program} -c"), |b| b.iter(&count));
+            }
+        }
+    }
+    group.finish();
+}
+
+/// What a search that starts anew at each line, or at each report, would never get through.
+fn slow() -> Vec<(&'static str, Vec<u8>)> {
+    const SIZE: usize = 4 << 20;
+    let repeat = |line: &str| line.as_bytes().repeat(SIZE / line.len());
+    vec![
+        ("colours", repeat("\x1b[0;32m[    1.000000] green\x1b[0m\n")),
+        ("no newline", repeat("x")),
+        (
+            "fences",
+            repeat("==================================================================\n"),
+        ),
+        (
+            "headlines",
+            repeat("BUG: KASAN: use-after-free in f+0x1/0x2\n"),
+        ),
+        ("frames", repeat(" f+0x1/0x2 [m]\n")),
+    ]
 }
 
 criterion_group!(benches, throughput);

@@ -4,9 +4,9 @@ use std::sync::LazyLock;
 
 use crate::class::Verdict;
 use crate::frame;
-use crate::line::Line;
 use crate::names;
 use crate::report::{Class, Frame, Role, Stack};
+use crate::shape::{Seen, Shape};
 use crate::skip::{COMMON, SkipSet};
 use crate::stacks;
 
@@ -16,35 +16,41 @@ pub(crate) const CORRUPTED: &str = "corrupted";
 /// A report under judgement.
 pub(crate) struct Case<'a> {
     /// All lines, those before the headline too.
-    pub(crate) lines: &'a [Line],
+    pub(crate) lines: &'a [Seen],
     /// The headline's index.
     pub(crate) head: usize,
     /// Its stacks.
     pub(crate) stacks: Vec<Stack>,
+    /// Its class, once it is known.
+    pub(crate) class: Class,
 }
 
 impl<'a> Case<'a> {
-    pub(crate) fn new(lines: &'a [Line], head: usize) -> Self {
+    pub(crate) fn new(lines: &'a mut [Seen], head: usize) -> Self {
+        let stacks = stacks::collect(lines, head);
         Case {
             lines,
             head,
-            stacks: stacks::collect(lines, head),
+            stacks,
+            class: Class::Other,
         }
     }
 
     /// The headline.
     pub(crate) fn headline(&self) -> &'a str {
-        self.lines[self.head].text.trim()
+        self.lines[self.head].text().trim()
     }
 
-    /// The lines after the headline.
+    /// The lines after the headline, the frames of stacks aside.
     pub(crate) fn body(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.lines[self.head + 1..].iter().map(|l| l.text.as_str())
+        self.own_lines().skip(1)
     }
 
-    /// The headline and what follows it.
+    /// The headline and what follows it, the frames of stacks aside.
     pub(crate) fn own_lines(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.lines[self.head..].iter().map(|l| l.text.as_str())
+        let (head, body) = self.lines[self.head..].split_at(1);
+        let rest = body.iter().filter(|l| l.shape != Shape::Frame);
+        head.iter().chain(rest).map(Seen::text)
     }
 
     /// The first stack that tells where it happened.
@@ -83,8 +89,15 @@ impl<'a> Case<'a> {
         self.shows(&["should_fail", "should_failslab"])
     }
 
+    /// What WARN() had to say beside where it stands: before the headline where the trap prints
+    /// that, after it where the function does (`__warn_printk()`, `__warn()` in kernel/panic.c).
+    pub(crate) fn message(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let before = self.lines[..self.head].iter().map(Seen::text);
+        before.chain(self.body().take(2)).map(str::trim)
+    }
+
     fn shows(&self, functions: &[&str]) -> bool {
-        self.lines[self.head].caller.is_none()
+        self.lines[self.head].line.caller.is_none()
             && self
                 .fault_frames()
                 .iter()
@@ -132,9 +145,8 @@ pub(crate) fn guilty_in(frames: &[Frame], skip: &[&SkipSet]) -> Option<String> {
 /// The function in `func+0x1/0x2 …`, readable.
 pub(crate) fn function_in(text: &str) -> Option<String> {
     match frame::parse(text)? {
-        frame::FrameLine::Frame(f) | frame::FrameLine::From(f, _) => {
-            (!f.function.is_empty()).then_some(f.function)
-        }
+        frame::FrameLine::Frame(f) => (!f.function.is_empty()).then_some(f.function),
+        frame::FrameLine::From(both) => Some(both.0.function),
     }
 }
 
@@ -170,6 +182,7 @@ pub(crate) fn titled(
         access: None,
         object: None,
         suppressed: false,
+        notes: Vec::new(),
     }
 }
 
@@ -185,6 +198,7 @@ pub(crate) fn untitled(class: Class, kind: &str, title: impl Into<String>) -> Ve
         access: None,
         object: None,
         suppressed: false,
+        notes: Vec::new(),
     }
 }
 

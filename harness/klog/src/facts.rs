@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use memchr::memmem::Finder;
 use regex::Regex;
 
 use crate::case::Case;
@@ -29,11 +30,15 @@ static HUNG: LazyLock<Regex> =
 static BY_TASK: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"by (?:task|thread) (.+)/(\d+)").expect("a valid pattern"));
 
+/// What the expensive patterns hold, found first.
+static WORDS: LazyLock<[Finder<'_>; 3]> =
+    LazyLock::new(|| ["CPU: ", "by task ", "by thread "].map(|word| Finder::new(word)));
+
 pub(crate) fn collect(case: &Case<'_>) -> Facts {
     let mut facts = Facts::default();
     let mut in_modules = false;
     for text in case.own_lines() {
-        let text = text.trim();
+        let text = text.trim_ascii();
         if in_modules {
             // A long list wraps; the continuation has neither colon nor blank start.
             in_modules = !text.contains(": ") && !text.is_empty() && modules(&mut facts, text);
@@ -42,8 +47,9 @@ pub(crate) fn collect(case: &Case<'_>) -> Facts {
             in_modules = modules(&mut facts, rest);
             continue;
         }
+        let has = |word: &Finder<'_>| word.find(text.as_bytes()).is_some();
         if facts.cpu.is_none()
-            && text.contains("CPU: ")
+            && has(&WORDS[0])
             && let Some(c) = CPU.captures(text)
         {
             facts.cpu = c[1].parse().ok();
@@ -58,7 +64,7 @@ pub(crate) fn collect(case: &Case<'_>) -> Facts {
         }
         let named = if text.starts_with("INFO: task ") {
             HUNG.captures(text)
-        } else if text.contains("by task ") || text.contains("by thread ") {
+        } else if has(&WORDS[1]) || has(&WORDS[2]) {
             BY_TASK.captures(text)
         } else {
             None

@@ -11,21 +11,28 @@ pub(crate) enum FrameLine {
     Frame(Frame),
     /// A frame printed as `callee from caller` (arm): the callee, and the caller, which the next
     /// line names again.
-    From(Frame, Frame),
+    From(Box<(Frame, Frame)>),
+}
+
+/// The halves of `callee from caller`, where the callee is one word.
+fn from(line: &str) -> Option<(&str, &str)> {
+    let word = skip_address(line);
+    let end = memchr::memchr(b' ', word.as_bytes())?;
+    let caller = word[end..].trim_ascii_start().strip_prefix("from ")?;
+    Some((&word[..end], caller))
 }
 
 /// Reads a stack line; `None` where it is none.
 pub(crate) fn parse(text: &str) -> Option<FrameLine> {
-    let line = text.trim();
+    let line = text.trim_ascii();
     if line.len() < 3 || line.len() > 2048 {
         return None;
     }
-    if let Some(at) = memchr::memmem::find(line.as_bytes(), b" from ")
-        && let (callee, caller) = (&line[..at], &line[at + " from ".len()..])
+    if let Some((callee, caller)) = from(line)
         && let Some(callee) = arm_half(callee)
         && let Some(caller) = arm_half(caller)
     {
-        return Some(FrameLine::From(callee, caller));
+        return Some(FrameLine::From(Box::new((callee, caller))));
     }
     if let Some(rest) = instruction_pointer(line) {
         let mut frame = plain(rest)?;
@@ -171,19 +178,32 @@ fn plain_symbol(at: &str, had_address: bool) -> Option<Frame> {
 
 /// The symbol, and what stands after it.
 fn split_symbol(text: &str) -> (&str, &str) {
+    let end = (text.bytes())
+        .position(|b| b == b'+' || b.is_ascii_whitespace())
+        .unwrap_or(text.len());
     // Demangled Rust names hold blanks and brackets (`<A as B>::c`): take all up to the offset.
-    if (text.starts_with('<') || text.contains(':'))
+    if (text.starts_with('<') || text[..end].contains(':'))
         && let Some(at) = text.find("+0x")
         && (text.starts_with('<') || text[..at].contains("::"))
         && !text[..at].contains("[inline]")
     {
         return text.split_at(at);
     }
-    let end = text
-        .find(|c: char| c == '+' || c.is_whitespace())
-        .unwrap_or(text.len());
     text.split_at(end)
 }
+
+/// The bytes of symbols.
+const SYMBOL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let b = byte as u8;
+        table[byte] =
+            b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$' | b':' | b'<' | b'>');
+        byte += 1;
+    }
+    table
+};
 
 fn is_symbol(symbol: &str) -> bool {
     let Some(first) = symbol.bytes().next() else {
@@ -193,9 +213,7 @@ fn is_symbol(symbol: &str) -> bool {
         return symbol.contains("::");
     }
     (first.is_ascii_alphabetic() || first == b'_' || first == b'.' || first == b'$')
-        && symbol.bytes().all(|b| {
-            b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$' | b':' | b'<' | b'>')
-        })
+        && symbol.bytes().all(|b| SYMBOL[usize::from(b)])
         && !symbol.ends_with(':')
 }
 
@@ -259,20 +277,16 @@ fn strip_suffixes(symbol: &str) -> &str {
 fn tail<'a>(frame: &mut Frame, rest: &'a str) -> &'a str {
     let mut rest = rest;
     if let Some(offsets) = rest.strip_prefix("+0x") {
-        let end = offsets
-            .find(|c: char| !c.is_ascii_hexdigit())
-            .unwrap_or(offsets.len());
+        let end = hex_len(offsets);
         frame.offset = u64::from_str_radix(&offsets[..end], 16).ok();
         rest = &offsets[end..];
         if let Some(size) = rest.strip_prefix("/0x") {
-            let end = size
-                .find(|c: char| !c.is_ascii_hexdigit())
-                .unwrap_or(size.len());
+            let end = hex_len(size);
             frame.size = u64::from_str_radix(&size[..end], 16).ok();
             rest = &size[end..];
         }
     }
-    let words = rest.trim();
+    let words = rest.trim_ascii();
     if !words.is_empty() && frame.offset.is_some() {
         let (before, bracket) = match words.split_once('[') {
             Some((before, after)) => (before.trim(), after.split(']').next()),
@@ -293,6 +307,11 @@ fn tail<'a>(frame: &mut Frame, rest: &'a str) -> &'a str {
         }
     }
     words
+}
+
+fn hex_len(text: &str) -> usize {
+    let hex = text.bytes().take_while(u8::is_ascii_hexdigit);
+    hex.count()
 }
 
 fn is_module(name: &str) -> bool {
@@ -357,9 +376,10 @@ mod tests {
     #[test]
     fn arm_names_callee_and_caller() {
         let line = "[<80c1eb20>] (schedule) from [<80c1ec14>] (io_schedule+0x48/0x6c)";
-        let Some(FrameLine::From(callee, caller)) = parse(line) else {
+        let Some(FrameLine::From(both)) = parse(line) else {
             panic!("no frame")
         };
+        let (callee, caller) = *both;
         assert_eq!(callee.function, "schedule");
         assert_eq!(
             (caller.function.as_str(), caller.offset),

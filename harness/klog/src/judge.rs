@@ -3,9 +3,11 @@
 use crate::case::Case;
 use crate::class::Headline;
 use crate::facts;
+use crate::history::Known;
 use crate::key;
-use crate::line::Line;
+use crate::parts;
 use crate::report::{Report, Role, Stack};
+use crate::shape::Seen;
 use crate::unloaded;
 
 /// The address that stands in a headline where a function would: `BUG: KASAN: … in 0xffffffffa001b2bb`.
@@ -15,9 +17,31 @@ fn bare_address(headline: &str) -> Option<u64> {
 }
 
 /// Judges the report whose headline is `lines[head]`. `lines` is not empty and `head` is in it.
-pub(crate) fn report(lines: &[Line], head: usize, headline: &Headline, cut: bool) -> Report {
-    let case = Case::new(lines, head);
+/// `known` are the modules' loads up to its end.
+pub(crate) fn report(
+    lines: &mut [Seen],
+    head: usize,
+    headline: &Headline,
+    cut: bool,
+    known: &Known<'_>,
+) -> Report {
+    let mut case = Case::new(lines, head);
+    let now = case.lines[head].line.time_us;
+    for frame in case.stacks.iter_mut().flat_map(|stack| &mut stack.frames) {
+        if frame.function.is_empty() {
+            let place = crate::case::hex(&frame.symbol).and_then(|at| known.place(at, now));
+            if let Some((place, symbol)) = place {
+                frame.module = Some(place.module.clone());
+                frame.place = Some(Box::new(place));
+                if let Some(symbol) = symbol {
+                    frame.function = crate::frame::readable(&symbol.name);
+                    (frame.offset, frame.size) = (Some(symbol.offset), Some(symbol.size));
+                }
+            }
+        }
+    }
     let mut verdict = (headline.judge)(&case);
+    case.class = verdict.class;
     let facts = facts::collect(&case);
     let gone = unloaded::judge(
         verdict.class,
@@ -25,6 +49,7 @@ pub(crate) fn report(lines: &[Line], head: usize, headline: &Headline, cut: bool
         verdict.access.as_mut(),
         case.fault_frames(),
         &facts,
+        &|address| known.place(address, now).map(|(place, _)| place),
     );
     if gone.in_unloaded_module && (gone.module.is_some() || verdict.guilty.is_none()) {
         let usual = std::mem::take(&mut verdict.title);
@@ -38,20 +63,29 @@ pub(crate) fn report(lines: &[Line], head: usize, headline: &Headline, cut: bool
             verdict.alt_titles.clear();
         }
     }
-    let key = key::of(&case, &verdict, gone.module.as_deref());
+    let (mut victim, killer) = parts::of(&case, gone.in_unloaded_module);
+    if let Some(victim) = &mut victim
+        && victim.task.is_none()
+    {
+        victim.task.clone_from(&facts.task);
+    }
+    let parts = (victim.as_ref(), killer.as_ref());
+    let key = key::of(&case, &verdict, gone.module.as_deref(), parts);
     let corrupted = verdict
         .corrupted
         .or_else(|| cut.then(|| "longer than a report may be".to_owned()));
-    let panicked = case
-        .own_lines()
-        .any(|l| l.contains("Kernel panic - not syncing"));
-    let text = lines
-        .iter()
-        .map(|l| l.text.trim_end())
-        .collect::<Vec<_>>()
-        .join("\n");
-    let start = lines.iter().map(|l| l.start).min().unwrap_or(0);
-    let end = lines.iter().map(|l| l.end).max().unwrap_or(start);
+    let panicked = (case.lines[head..].iter())
+        .any(|l| l.opens && l.text().contains("Kernel panic - not syncing"));
+    let lines = case.lines;
+    let mut text = String::with_capacity(lines.iter().map(|l| l.text().len() + 1).sum());
+    for (index, line) in lines.iter().enumerate() {
+        if index > 0 {
+            text.push('\n');
+        }
+        text.push_str(line.text().trim_end());
+    }
+    let start = lines.iter().map(|l| l.line.start).min().unwrap_or(0);
+    let end = lines.iter().map(|l| l.line.end).max().unwrap_or(start);
     let mut stacks: Vec<Stack> = case.stacks;
     // The fault comes first, whatever was printed before it.
     stacks.sort_by_key(|s| s.role != Role::Fault);
@@ -64,18 +98,21 @@ pub(crate) fn report(lines: &[Line], head: usize, headline: &Headline, cut: bool
         panicked,
         suppressed: verdict.suppressed,
         range: start..end,
-        time_us: lines[head].time_us,
-        caller: lines[head].caller,
+        time_us: lines[head].line.time_us,
+        caller: lines[head].line.caller,
         key,
         task: facts.task,
         cpu: facts.cpu,
         access: verdict.access,
         object: verdict.object,
+        place: gone.place,
+        victim,
+        killer,
         stacks,
         modules: facts.modules,
         last_unloaded: facts.last_unloaded,
         in_unloaded_module: gone.in_unloaded_module,
-        notes: gone.notes,
+        notes: verdict.notes.into_iter().chain(gone.notes).collect(),
         taint: facts.taint,
         kernel: facts.kernel,
         text,

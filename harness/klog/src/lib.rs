@@ -18,8 +18,10 @@
 //!
 //! How it works, file by file: `line` cuts lines and strips prefixes, `class` holds the headlines
 //! and one file per class of report, `shape` says what a line inside a report looks like, `stream`
-//! puts lines together to reports, `frame` and `stacks` read stacks, `skip` and `names` pick and
-//! name the guilty function, `facts`, `unloaded` and `key` add the rest.
+//! puts lines together to reports, `reader` reads a log to its end, `frame` and `stacks` read stacks, `skip` and `names` pick and
+//! name the guilty function, `parts` tells what its
+//! thread was at, `history` which module lay at an address, `facts`, `unloaded` and `key` add the
+//! rest.
 
 #![forbid(unsafe_code)]
 
@@ -27,10 +29,13 @@ mod case;
 mod class;
 mod facts;
 mod frame;
+mod history;
 mod judge;
 mod key;
 mod line;
 mod names;
+mod parts;
+mod reader;
 mod report;
 mod shape;
 mod skip;
@@ -38,8 +43,12 @@ mod stacks;
 mod stream;
 mod unloaded;
 
+pub use history::{Generation, History, Place, Section, Symbol, Symbols};
 pub use line::Caller;
-pub use report::{Access, AccessKind, Class, Frame, Object, Report, Role, Stack, Taint, Task};
+pub use reader::Reader;
+pub use report::{
+    Access, AccessKind, Class, Frame, Object, Part, Report, Role, Stack, Taint, Task,
+};
 pub use stream::Stream;
 
 /// A text with the Rust symbols in it made readable.
@@ -64,11 +73,9 @@ pub fn readable(text: &str) -> String {
 
 /// All reports of a whole console text, in the order they begin.
 pub fn parse(log: &[u8]) -> Vec<Report> {
-    let mut stream = Stream::new();
-    let mut reports = stream.push(log);
-    reports.extend(stream.finish());
-    reports.sort_by_key(|r| (r.range.start, r.range.end));
-    reports
+    let mut reader = Reader::new();
+    reader.push(log);
+    reader.finish()
 }
 
 #[cfg(test)]

@@ -80,8 +80,15 @@ pub(crate) fn messages(raw: &[u8], start: usize, end: usize, mut sink: impl FnMu
 /// UTF-8 text of a raw line: carriage returns, NULs and ANSI sequences gone.
 fn clean(raw: &[u8]) -> Cow<'_, str> {
     let raw = raw.strip_suffix(b"\r").unwrap_or(raw);
-    if !raw.iter().any(|&b| (b < 0x20 && b != b'\t') || b >= 0x7f) {
-        return String::from_utf8_lossy(raw);
+    // Without an early exit within a block, so that a block is a few vector instructions.
+    let odd = |block: &[u8]| {
+        let odd = |&b: &u8| (b < 0x20 && b != b'\t') || b >= 0x7f;
+        block.iter().fold(false, |any, b| any | odd(b))
+    };
+    if !raw.chunks(64).any(odd)
+        && let Ok(text) = std::str::from_utf8(raw)
+    {
+        return Cow::Borrowed(text);
     }
     let mut kept = Vec::with_capacity(raw.len());
     let mut rest = raw;

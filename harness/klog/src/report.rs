@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::history::Place;
 use crate::line::Caller;
 
 /// What kind of complaint the kernel made.
@@ -173,9 +174,9 @@ pub struct Stack {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
     /// The function by its readable name: Rust demangled, compiler's suffixes dropped. Empty where
-    /// the kernel printed a bare address.
+    /// the kernel printed a bare address and nobody else knows what lay there.
     pub function: String,
-    /// As printed; a bare address in hexadecimal where there is no symbol.
+    /// As printed; a bare address in hexadecimal where the kernel has no symbol.
     pub symbol: String,
     /// Bytes into the function.
     pub offset: Option<u64>,
@@ -191,6 +192,26 @@ pub struct Frame {
     pub inlined: bool,
     /// The frame is the instruction pointer of an exception (`RIP:`, `pc :`).
     pub interrupted: bool,
+    /// What lay at a bare address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Box<Place>>,
+}
+
+/// What a thread was at, as its stack tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// In words: `rmmod`, `write of a sysfs attribute`, `a timer`.
+    pub doing: String,
+    /// The function that says so.
+    pub entry: String,
+    /// It was ending a device or a driver.
+    pub teardown: bool,
+    /// It was called later, by nobody who asked for it then: a timer, a work item, an interrupt.
+    pub deferred: bool,
+    /// The module's function that it was in; without one the first that means something.
+    pub function: Option<String>,
+    /// Its task, where the kernel says.
+    pub task: Option<Task>,
 }
 
 /// What `Tainted:` says.
@@ -213,7 +234,7 @@ pub struct Report {
     pub class: Class,
     /// Why the report can't be trusted: it is cut off, or others are mixed into it.
     pub corrupted: Option<String>,
-    /// The kernel panicked as a consequence.
+    /// The kernel panicked as a consequence, in the report or, where a whole log was read, after it.
     pub panicked: bool,
     /// Consequence of a lack of resources, not of a bug: OOM kills, failed allocations.
     pub suppressed: bool,
@@ -233,6 +254,16 @@ pub struct Report {
     pub access: Option<Access>,
     /// What it touched.
     pub object: Option<Object>,
+    /// Where the code or the data that was reached for lies, or lay, in which load of a module;
+    /// where the loads are known ([`History`](crate::History)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    /// Who touched what it should not have, or what could not go on.
+    #[serde(default)]
+    pub victim: Option<Part>,
+    /// Who had taken it away: freed it, unloaded it; of a deadlock the other side.
+    #[serde(default)]
+    pub killer: Option<Part>,
     /// Every stack in the report.
     pub stacks: Vec<Stack>,
     /// `Modules linked in`, without flags.

@@ -2,7 +2,10 @@
 
 use std::sync::LazyLock;
 
-use crate::frame;
+use memchr::memmem::Finder;
+
+use crate::frame::{self, FrameLine};
+use crate::line::Line;
 use crate::stacks;
 
 /// What a line looks like.
@@ -252,32 +255,78 @@ const KNOWN: &[&str] = &[
     "Spectre",
 ];
 
-/// Looks at a line's text.
-pub(crate) fn of(text: &str) -> Shape {
-    let text = text.trim();
+/// A line with what it looks like: told once, used by whoever reads the report.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) line: Line,
+    pub(crate) shape: Shape,
+    /// What a [`Shape::Frame`] says.
+    pub(crate) frame: Option<FrameLine>,
+    /// The sieve let it through.
+    pub(crate) opens: bool,
+}
+
+impl Seen {
+    /// `opens`: [`SIEVE`](crate::class::SIEVE) let it through.
+    pub(crate) fn new(line: Line, opens: bool) -> Self {
+        let text = line.text.trim_ascii();
+        let shape = without_frames(text, opens);
+        let frame = match shape {
+            None => frame::parse(text),
+            Some(_) => None,
+        };
+        Seen {
+            shape: shape.unwrap_or_else(|| match frame {
+                Some(_) => Shape::Frame,
+                None => after_frames(text),
+            }),
+            frame,
+            line,
+            opens,
+        }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.line.text
+    }
+}
+
+/// What is told before a line is tried as a frame; `None` if that is to be tried next.
+fn without_frames(text: &str, opens: bool) -> Option<Shape> {
     if text.is_empty() {
-        return Shape::Blank;
+        return Some(Shape::Blank);
     }
-    if is_fence(text) {
-        return Shape::Fence;
+    // Neither gets past the sieve unseen.
+    if opens && is_fence(text) {
+        return Some(Shape::Fence);
     }
-    if text.contains("--[ cut here ]--") || text.contains("<--- cut here ---") {
-        return Shape::CutHere;
+    if opens
+        && CUT_HERE
+            .iter()
+            .any(|cut| cut.find(text.as_bytes()).is_some())
+    {
+        return Some(Shape::CutHere);
     }
     if text.starts_with("---[ end ") {
-        return Shape::End;
+        return Some(Shape::End);
     }
-    if stacks::opens_stack(text) {
-        return Shape::Known;
-    }
-    if frame::parse(text).is_some() {
-        return Shape::Frame;
-    }
-    if is_known(text) || is_dump(text) {
-        return Shape::Known;
-    }
-    Shape::Other
+    stacks::opens_stack(text).then_some(Shape::Known)
 }
+
+/// What a line is that is no frame.
+fn after_frames(text: &str) -> Shape {
+    match is_known(text) || is_dump(text) {
+        true => Shape::Known,
+        false => Shape::Other,
+    }
+}
+
+static CUT_HERE: LazyLock<[Finder<'_>; 2]> = LazyLock::new(|| {
+    [
+        Finder::new("--[ cut here ]--"),
+        Finder::new("<--- cut here ---"),
+    ]
+});
 
 /// [`KNOWN`] by the first byte: this is asked of every line of a report.
 static BY_FIRST: LazyLock<[Vec<&str>; 128]> = LazyLock::new(|| {
@@ -302,7 +351,7 @@ fn is_known(text: &str) -> bool {
 }
 
 fn is_fence(text: &str) -> bool {
-    text.len() >= 20 && text.bytes().all(|b| b == b'=')
+    text.len() >= 20 && text.starts_with("==") && text.bytes().all(|b| b == b'=')
 }
 
 /// Words of a memory or stack dump, `>ffff8880: fa fb…`, or a lone rule.

@@ -810,6 +810,10 @@ pub(crate) static MAKERS: LazyLock<SkipSet> = LazyLock::new(|| {
     ]])
 });
 
+/// What registers by name: the caller chose the name twice.
+pub(crate) static REGISTRATION: LazyLock<SkipSet> =
+    LazyLock::new(|| SkipSet::new(&[&["proc_*", "sysfs_*"]]));
+
 /// How drivers hand a transfer to USB.
 pub(crate) static USB: LazyLock<SkipSet> = LazyLock::new(|| {
     SkipSet::new(&[&[

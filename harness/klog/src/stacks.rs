@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use crate::frame::{self, FrameLine};
-use crate::line::Line;
 use crate::report::{Frame, Role, Stack, Task};
+use crate::shape::Seen;
 
 /// A line that says which stack comes next.
 struct Opener {
@@ -65,8 +65,9 @@ static TASK: LazyLock<Regex> =
 static AT: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r" at (\d+)\.(\d{6})s").expect("a valid pattern"));
 
-/// Every stack of the report, in the order printed. `head` is the headline's index.
-pub(crate) fn collect(lines: &[Line], head: usize) -> Vec<Stack> {
+/// Every stack of the report, in the order printed; the lines' frames are moved into them. `head`
+/// is the headline's index.
+pub(crate) fn collect(lines: &mut [Seen], head: usize) -> Vec<Stack> {
     let mut stacks: Vec<Stack> = Vec::new();
     let mut current = Stack {
         role: Role::Fault,
@@ -74,11 +75,44 @@ pub(crate) fn collect(lines: &[Line], head: usize) -> Vec<Stack> {
         time_us: None,
         frames: Vec::new(),
     };
+    // The frame is the opener's own, and the stack below it, if there is one, names it again.
+    let mut short = false;
+    // The line before announced a variable, whose name looks like a frame.
+    let mut variable = false;
     // Registers after the end marker repeat what stood above.
     let mut ended = false;
     let mut context = Role::Fault;
-    for line in &lines[head..] {
-        let text = line.text.trim();
+    for line in &mut lines[head..] {
+        if variable && line.frame.is_some() {
+            variable = false;
+            continue;
+        }
+        if let Some(frame) = line.frame.take() {
+            if std::mem::take(&mut short) {
+                current.frames.clear();
+            }
+            match frame {
+                FrameLine::Frame(f) if ended && f.interrupted => {}
+                FrameLine::Frame(f) => push(&mut current.frames, f),
+                FrameLine::From(both) => {
+                    let (callee, caller) = *both;
+                    if (current.frames.last()).is_none_or(|last| last.symbol != callee.symbol) {
+                        push(&mut current.frames, callee);
+                    }
+                    push(&mut current.frames, caller);
+                }
+            }
+            continue;
+        }
+        let text = line.text().trim_ascii();
+        variable = text == VARIABLE;
+        if let Some((role, frame, task)) = tracked(text) {
+            close(&mut stacks, &mut current, role, task);
+            current.frames.push(frame);
+            short = true;
+            continue;
+        }
+        short = false;
         if let Some(opener) = role_opener(text) {
             let task = text
                 .contains("by task")
@@ -119,22 +153,6 @@ pub(crate) fn collect(lines: &[Line], head: usize) -> Vec<Stack> {
         }
         if text.starts_with("---[ end trace") {
             ended = true;
-            continue;
-        }
-        match frame::parse(&line.text) {
-            Some(FrameLine::Frame(f)) if ended && f.interrupted => {}
-            Some(FrameLine::Frame(f)) => push(&mut current.frames, f),
-            Some(FrameLine::From(callee, caller)) => {
-                if current
-                    .frames
-                    .last()
-                    .is_none_or(|last| last.symbol != callee.symbol)
-                {
-                    push(&mut current.frames, callee);
-                }
-                push(&mut current.frames, caller);
-            }
-            None => {}
         }
     }
     close(&mut stacks, &mut current, Role::Fault, None);
@@ -147,6 +165,30 @@ pub(crate) fn collect(lines: &[Line], head: usize) -> Vec<Stack> {
         panic.role = Role::Fault;
     }
     stacks
+}
+
+/// Names a variable in the next line (mm/kasan/report.c).
+pub(crate) const VARIABLE: &str = "The buggy address belongs to the variable:";
+
+/// SLUB's way to open a stack: `Freed in kfree_link+0x1/0x2 age=57 cpu=0 pid=18338` (print_track()
+/// in mm/slub.c).
+fn tracked(text: &str) -> Option<(Role, Frame, Option<Task>)> {
+    let text = text.strip_prefix("INFO: ").unwrap_or(text);
+    let (role, rest) = match text.strip_prefix("Freed in ") {
+        Some(rest) => (Role::Free, rest),
+        None => (Role::Alloc, text.strip_prefix("Allocated in ")?),
+    };
+    let (place, facts) = rest.split_once(" age=")?;
+    let frame = match frame::parse(place)? {
+        FrameLine::Frame(frame) => frame,
+        FrameLine::From(both) => both.0,
+    };
+    let pid = facts.split_once(" pid=").map(|(_, pid)| pid.trim());
+    let task = pid.map(|pid| Task {
+        name: String::new(),
+        pid: pid.parse().ok(),
+    });
+    Some((role, frame, task))
 }
 
 /// Longer stacks are loops (a stack overflow's recursion); what matters stands at both ends.
@@ -180,12 +222,26 @@ fn when(text: &str) -> Option<u64> {
     seconds.checked_mul(1_000_000)?.checked_add(micros)
 }
 
+/// The first bytes of [`OPENERS`].
+const FIRST: [bool; 256] = {
+    let mut first = [false; 256];
+    let mut at = 0;
+    while at < OPENERS.len() {
+        first[OPENERS[at].starts.as_bytes()[0] as usize] = true;
+        at += 1;
+    }
+    first
+};
+
 fn role_opener(text: &str) -> Option<Role> {
     // Asked of every line of a report, so the first byte decides before anything is compared.
-    let first = text.as_bytes().first()?;
+    let first = *text.as_bytes().first()?;
+    if !FIRST[usize::from(first)] {
+        return None;
+    }
     OPENERS
         .iter()
-        .filter(|o| o.starts.as_bytes().first() == Some(first))
+        .filter(|o| o.starts.as_bytes()[0] == first)
         .find(|o| text.starts_with(o.starts) && text.ends_with(o.ends))
         .map(|o| o.role)
 }
@@ -200,7 +256,7 @@ pub(crate) fn is_trace_header(text: &str) -> bool {
 
 /// The line opens a stack or a part of a report that has one.
 pub(crate) fn opens_stack(text: &str) -> bool {
-    is_trace_header(text) || role_opener(text).is_some()
+    is_trace_header(text) || role_opener(text).is_some() || tracked(text).is_some()
 }
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 //! them, and sees where each ends.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::class::{self, Body, Headline, Opens, SIEVE};
+use crate::history::{History, Known, Symbols};
 use crate::judge;
 use crate::line::{self, Caller, Line, MAX_LINE};
 use crate::report::Report;
-use crate::shape::{self, Shape};
+use crate::shape::{Seen, Shape};
 
 /// A report longer than this is cut.
 const MAX_LINES: usize = 4096;
@@ -36,6 +38,8 @@ pub struct Stream {
     open: Vec<Open>,
     done: VecDeque<Report>,
     boot: Boot,
+    history: History,
+    symbols: Option<Arc<dyn Symbols>>,
 }
 
 /// What is known of the guest's life, to tell a reboot from the first boot.
@@ -45,6 +49,8 @@ struct Boot {
     begun: bool,
     /// The guest was already running then, or has booted since.
     alive: bool,
+    /// The kernel's loader has spoken, the kernel itself not yet.
+    loading: bool,
 }
 
 /// A report being read.
@@ -52,7 +58,7 @@ struct Open {
     headline: Option<&'static Headline>,
     head: usize,
     caller: Option<Caller>,
-    lines: Vec<Line>,
+    lines: Vec<Seen>,
     bytes: usize,
     /// The lines up to here belong to the report for sure.
     sure: usize,
@@ -77,12 +83,21 @@ impl Stream {
         Stream::default()
     }
 
+    /// A console from its first byte, of a kernel whose modules' files somebody knows.
+    pub fn with_symbols(symbols: Arc<dyn Symbols>) -> Self {
+        Stream {
+            symbols: Some(symbols),
+            ..Stream::default()
+        }
+    }
+
     /// Takes the next bytes; returns the reports that became complete.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<Report> {
         let mut rest = bytes;
+        let mut ahead = Ahead::default();
         while !rest.is_empty() {
             if self.partial.is_empty() && self.open.is_empty() && self.boot.begun {
-                rest = self.skip_quiet(rest);
+                rest = self.skip_quiet(rest, &mut ahead);
                 if rest.is_empty() {
                     break;
                 }
@@ -115,8 +130,9 @@ impl Stream {
         if !self.partial.is_empty() {
             self.end_line(&[], 0);
         }
+        let known = known(&self.history, &self.symbols);
         for open in std::mem::take(&mut self.open) {
-            self.done.extend(open.into_report(false));
+            self.done.extend(open.into_report(false, &known));
         }
         self.done.drain(..).collect()
     }
@@ -127,7 +143,13 @@ impl Stream {
         self.open
             .iter()
             .find(|o| o.headline.is_some())
-            .map(|o| o.lines[o.head].text.as_str())
+            .map(|o| o.lines[o.head].text())
+    }
+
+    /// The loads and unloads of modules since boot, as far as the console told them. Who knows more
+    /// adds to it.
+    pub fn history(&mut self) -> &mut History {
+        &mut self.history
     }
 
     /// Bytes taken so far.
@@ -136,10 +158,8 @@ impl Stream {
     }
 
     /// Skips whole lines that can't open a report, up to the one that may.
-    fn skip_quiet<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let limit = SIEVE.find(bytes).map_or(bytes.len(), |m| m.start());
-        // Inside a word they hide it from the sieve, and cleaning the line brings it back.
-        let limit = memchr::memchr2(0, 0x1b, &bytes[..limit]).unwrap_or(limit);
+    fn skip_quiet<'b>(&mut self, bytes: &'b [u8], ahead: &mut Ahead) -> &'b [u8] {
+        let limit = ahead.limit(bytes);
         let mut from = match memchr::memrchr(b'\n', &bytes[..limit]) {
             Some(newline) => newline + 1,
             None => 0,
@@ -173,53 +193,95 @@ impl Stream {
         let headline = opens
             .then(|| class::headline(&line.text))
             .flatten()
-            .filter(|_| !self.is_first_boot(&line.text));
+            .filter(|_| !self.boot.expects(&line.text));
         self.boot.see(&line.text);
-        let mut mine = None;
+        if opens && self.history.see(&line.text, line.time_us) {
+            return;
+        }
+        if self.open.is_empty() && !opens {
+            return;
+        }
+        if line.text.starts_with("Linux version ") {
+            self.history.clear();
+        }
+        let known = known(&self.history, &self.symbols);
+        let (caller, time) = (line.caller, line.time_us);
+        // Its first taker takes it away; what is left tells the others that someone spoke.
+        let mut line = Some(Seen::new(line, opens));
         let mut at = 0;
         while at < self.open.len() {
             let open = &mut self.open[at];
-            let next = if open.takes(&line) && mine.is_none() {
-                let (taken, next) = open.mine(&line, headline);
-                if taken {
-                    mine = Some(at);
-                }
-                next
-            } else {
-                open.other(&line)
+            let next = match &mut line {
+                whole @ Some(_) if open.takes(caller) => open.mine(whole, headline),
+                _ => open.other(time),
             };
             if next == Next::Ends {
                 let ended = self.open.remove(at);
-                self.done.extend(ended.into_report(false));
-                // A line that ended a report by belonging to it is done with.
-                if mine == Some(at) {
-                    return;
-                }
+                self.done.extend(ended.into_report(false, &known));
             } else {
                 at += 1;
             }
         }
-        if mine.is_some() || !opens {
+        let Some(line) = line.filter(|_| opens) else {
             return;
-        }
-        match (headline, shape::of(&line.text)) {
+        };
+        match (headline, line.shape) {
             (Some(headline), _) if headline.body == Body::Line => {
                 self.done
-                    .extend(Open::new(line, Some(headline)).into_report(false));
+                    .extend(Open::new(line, Some(headline)).into_report(false, &known));
             }
             (Some(_), _) | (None, Shape::CutHere | Shape::Fence) => {
                 if self.open.len() == MAX_OPEN {
                     let oldest = self.open.remove(0);
-                    self.done.extend(oldest.into_report(true));
+                    self.done.extend(oldest.into_report(true, &known));
                 }
                 self.open.push(Open::new(line, headline));
             }
             _ => {}
         }
     }
+}
 
-    fn is_first_boot(&self, text: &str) -> bool {
-        text.starts_with("Linux version ") && !self.boot.alive
+fn known<'a>(history: &'a History, symbols: &'a Option<Arc<dyn Symbols>>) -> Known<'a> {
+    Known {
+        history,
+        symbols: symbols.as_deref(),
+    }
+}
+
+/// Where a piece of the console has what must be looked at, so that each byte is searched once
+/// however often the reader stops before it.
+#[derive(Default)]
+struct Ahead {
+    /// Bytes that were left of the piece where the sieve hit next.
+    sieve: Option<usize>,
+    /// The same for a control byte: inside a word they hide it from the sieve, and cleaning the
+    /// line brings it back.
+    control: Option<usize>,
+}
+
+impl Ahead {
+    /// How much of what is left of the piece needs no look.
+    fn limit(&mut self, rest: &[u8]) -> usize {
+        let sieve = Self::next(&mut self.sieve, rest, |rest| {
+            SIEVE.find(rest).map(|hit| hit.start())
+        });
+        let control = Self::next(&mut self.control, rest, |rest| {
+            memchr::memchr2(0, 0x1b, rest)
+        });
+        sieve.min(control)
+    }
+
+    fn next(
+        known: &mut Option<usize>,
+        rest: &[u8],
+        find: impl Fn(&[u8]) -> Option<usize>,
+    ) -> usize {
+        let left = known
+            .filter(|left| *left <= rest.len())
+            .unwrap_or_else(|| rest.len() - find(rest).unwrap_or(rest.len()));
+        *known = Some(left);
+        rest.len() - left
     }
 }
 
@@ -242,8 +304,17 @@ impl Boot {
         "\u{1b}",
     ];
 
+    /// The line is one by which a boot is known, and this boot is known already or the first.
+    fn expects(&self, text: &str) -> bool {
+        match () {
+            () if text.starts_with("Linux version ") => !self.alive || self.loading,
+            () if text.starts_with("Booting the kernel") => !self.alive,
+            () => false,
+        }
+    }
+
     fn see(&mut self, text: &str) {
-        if text.trim().is_empty() {
+        if text.trim_ascii().is_empty() {
             return;
         }
         if !self.begun {
@@ -252,20 +323,29 @@ impl Boot {
         }
         if text.starts_with("Linux version ") {
             self.alive = true;
+            self.loading = false;
+        } else if text.starts_with("Booting the kernel") {
+            self.alive = true;
+            self.loading = true;
         }
     }
 }
 
 impl Open {
-    fn new(line: Line, headline: Option<&'static Headline>) -> Self {
-        let fenced = shape::of(&line.text) == Shape::Fence;
+    fn new(seen: Seen, headline: Option<&'static Headline>) -> Self {
+        // As many as most reports have: a line is not small, and is not to be moved about.
+        let mut lines = Vec::with_capacity(64);
+        let fenced = seen.shape == Shape::Fence;
         Open {
             headline,
             head: 0,
-            caller: line.caller,
-            bytes: line.text.len(),
-            last_time: line.time_us,
-            lines: vec![line],
+            caller: seen.line.caller,
+            bytes: seen.text().len(),
+            last_time: seen.line.time_us,
+            lines: {
+                lines.push(seen);
+                lines
+            },
             sure: 1,
             has_stack: false,
             fenced,
@@ -280,18 +360,21 @@ impl Open {
     }
 
     /// The line may be one of this report's.
-    fn takes(&self, line: &Line) -> bool {
-        self.caller == line.caller || self.body() == Body::Wide
+    fn takes(&self, caller: Option<Caller>) -> bool {
+        self.caller == caller || self.body() == Body::Wide
     }
 
-    /// A line of the same caller. Returns whether it was taken, and what becomes of the report.
-    fn mine(&mut self, line: &Line, headline: Option<&'static Headline>) -> (bool, Next) {
-        if self.paused(line) {
-            return (false, Next::Ends);
+    /// A line of the same caller, taken if it belongs to the report. Returns what becomes of that.
+    fn mine(&mut self, offer: &mut Option<Seen>, headline: Option<&'static Headline>) -> Next {
+        let Some(line) = offer else {
+            return Next::Goes;
+        };
+        if self.paused(line.line.time_us) {
+            return Next::Ends;
         }
-        let shape = shape::of(&line.text);
+        let shape = line.shape;
         if self.headline.is_none() {
-            return self.prelude(line, headline, shape);
+            return self.prelude(offer, headline, shape);
         }
         if let Some(new) = headline {
             let follows = new.opens == Opens::UnlessFollowing;
@@ -303,45 +386,45 @@ impl Open {
                     _ => self.caller.is_some() && new.is_trap,
                 };
             if follows || within {
-                self.append(line, true);
+                self.append(offer, true);
                 self.ended = false;
-                return (true, Next::Goes);
+                return Next::Goes;
             }
-            return (false, Next::Ends);
+            return Next::Ends;
         }
         let next = match shape {
             Shape::Fence if self.body() == Body::Fenced || self.is_hung() => {
-                self.append(line, true);
+                self.append(offer, true);
                 self.ended = true;
                 Next::Goes
             }
             Shape::Fence | Shape::CutHere
                 if matches!(self.body(), Body::Wide | Body::Preamble) && !self.has_stack =>
             {
-                self.append(line, false);
+                self.append(offer, false);
                 Next::Goes
             }
-            Shape::Fence | Shape::CutHere => return (false, Next::Ends),
+            Shape::Fence | Shape::CutHere => return Next::Ends,
             Shape::End => {
-                self.append(line, true);
+                self.append(offer, true);
                 self.ended = true;
                 Next::Goes
             }
             Shape::Frame | Shape::Known => {
                 self.has_stack |= shape == Shape::Frame;
-                self.append(line, true);
+                self.append(offer, true);
                 Next::Goes
             }
             Shape::Blank => {
-                self.append(line, false);
+                self.append(offer, false);
                 Next::Goes
             }
-            Shape::Other if self.ended => return (false, Next::Ends),
+            Shape::Other if self.ended => return Next::Ends,
             Shape::Other => {
                 self.strange += 1;
                 let sure = !self.has_stack || self.body() == Body::Fenced;
                 let strange = self.strange;
-                self.append(line, sure && strange < MAX_STRANGE / 2);
+                self.append(offer, sure && strange < MAX_STRANGE / 2);
                 self.strange = strange;
                 // With callers told, a line of this caller's that fits nowhere is the next story.
                 let patience = if self.caller.is_some() && self.has_stack {
@@ -357,9 +440,9 @@ impl Open {
             }
         };
         if self.lines.len() >= MAX_LINES || self.bytes >= MAX_BYTES {
-            return (true, Next::Ends);
+            return Next::Ends;
         }
-        (true, next)
+        next
     }
 
     fn is_hung(&self) -> bool {
@@ -367,70 +450,75 @@ impl Open {
             .iter()
             .rev()
             .take(200)
-            .any(|l| l.text.starts_with("Showing all locks held"))
+            .any(|l| l.text().starts_with("Showing all locks held"))
     }
 
     fn prelude(
         &mut self,
-        line: &Line,
+        offer: &mut Option<Seen>,
         headline: Option<&'static Headline>,
         shape: Shape,
-    ) -> (bool, Next) {
+    ) -> Next {
         if let Some(headline) = headline {
             if headline.body == Body::Line {
-                return (false, Next::Ends);
+                return Next::Ends;
             }
-            self.append(line, true);
+            self.append(offer, true);
             self.headline = Some(headline);
             self.head = self.lines.len() - 1;
-            return (true, Next::Goes);
+            return Next::Goes;
         }
         let long = self.lines.len() > if self.fenced { 4 } else { MAX_PRELUDE };
         if long || matches!(shape, Shape::Fence | Shape::CutHere) {
-            return (false, Next::Ends);
+            return Next::Ends;
         }
-        self.append(line, true);
-        (true, Next::Goes)
+        self.append(offer, true);
+        Next::Goes
     }
 
     /// A line of someone else.
-    fn other(&mut self, line: &Line) -> Next {
+    fn other(&mut self, time: Option<u64>) -> Next {
         self.foreign += 1;
         let limit = if self.ended {
             MAX_FOREIGN_AFTER_END
         } else {
             MAX_FOREIGN
         };
-        if self.paused(line) || self.foreign > limit {
+        if self.paused(time) || self.foreign > limit {
             Next::Ends
         } else {
             Next::Goes
         }
     }
 
-    fn paused(&self, line: &Line) -> bool {
-        match (self.last_time, line.time_us) {
+    fn paused(&self, time: Option<u64>) -> bool {
+        match (self.last_time, time) {
             (Some(last), Some(now)) => now > last.saturating_add(MAX_PAUSE_US),
             _ => false,
         }
     }
 
-    fn append(&mut self, line: &Line, sure: bool) {
-        self.bytes += line.text.len() + 1;
-        self.lines.push(line.clone());
+    /// Takes the line that is offered.
+    fn append(&mut self, offer: &mut Option<Seen>, sure: bool) {
+        let Some(line) = offer.take() else {
+            return;
+        };
+        self.bytes += line.text().len() + 1;
+        self.last_time = line.line.time_us.or(self.last_time);
+        self.lines.push(line);
         if sure {
             self.sure = self.lines.len();
             self.strange = 0;
             self.foreign = 0;
         }
-        self.last_time = line.time_us.or(self.last_time);
     }
 
     /// The report; none where a prelude never got its headline.
-    fn into_report(mut self, crowded: bool) -> Option<Report> {
+    fn into_report(mut self, crowded: bool, known: &Known<'_>) -> Option<Report> {
         let headline = self.headline?;
         let cut = crowded || self.lines.len() >= MAX_LINES || self.bytes >= MAX_BYTES;
         self.lines.truncate(self.sure.max(self.head + 1));
-        Some(judge::report(&self.lines, self.head, headline, cut))
+        let head = self.head;
+        Some(judge::report(&mut self.lines, head, headline, cut, known))
     }
 }

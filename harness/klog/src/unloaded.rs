@@ -2,6 +2,7 @@
 //! that owned it is gone.
 
 use crate::facts::Facts;
+use crate::history::Place;
 use crate::report::{Access, AccessKind, Class, Frame};
 
 /// Where KASAN's shadow of address 0 lies on x86-64 (Documentation/arch/x86/x86_64/mm.rst).
@@ -18,6 +19,7 @@ const X86_MODULES: std::ops::Range<u64> = 0xffff_ffff_a000_0000..0xffff_ffff_ff0
 pub(crate) struct Verdict {
     pub(crate) in_unloaded_module: bool,
     pub(crate) module: Option<String>,
+    pub(crate) place: Option<Place>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -29,26 +31,25 @@ pub(crate) fn behind_shadow(address: u64) -> Option<u64> {
 
 /// Replaces a shadow address by the memory it stands for, and finds out whether a module's memory
 /// was reached for after the module went. `bare` is the code's address where a headline has it in
-/// place of a function.
+/// place of a function; `locate` tells what lay at an address.
 pub(crate) fn judge(
     class: Class,
     bare: Option<u64>,
     access: Option<&mut Access>,
     fault: &[Frame],
     facts: &Facts,
+    locate: &dyn Fn(u64) -> Option<Place>,
 ) -> Verdict {
     let mut verdict = Verdict::default();
     let faults = matches!(
         class,
         Class::PageFault | Class::GeneralProtection | Class::NullDeref | Class::Trap
     );
-    if !faults && bare.is_none() {
-        return verdict;
-    }
     let mut touched = None;
     let mut fetched = false;
-    if let Some(access) = access.filter(|_| faults) {
-        if let Some(shadow) = access.address
+    if let Some(access) = access {
+        if faults
+            && let Some(shadow) = access.address
             && let Some(meant) = behind_shadow(shadow)
         {
             access.shadow_address = Some(shadow);
@@ -66,14 +67,21 @@ pub(crate) fn judge(
     let pointer = fault
         .iter()
         .find(|f| f.interrupted)
-        .filter(|f| f.function.is_empty())
+        .filter(|f| f.function.is_empty() || f.place.is_some())
         .and_then(|f| crate::case::hex(&f.symbol));
     let code = pointer.or(bare).filter(|p| X86_MODULES.contains(p));
     let data = touched.filter(|t| X86_MODULES.contains(t));
+    // Code first: what it touched is of less interest than that it ran.
+    verdict.place = (pointer.or(bare).and_then(locate)).or_else(|| touched.and_then(locate));
+    let gone = verdict.place.as_ref().filter(|place| place.unloaded);
+    let told = gone.map(|place| place.module.clone());
+    if !faults && bare.is_none() && told.is_none() {
+        return verdict;
+    }
     let Some(address) = code.or(data) else {
         return verdict;
     };
-    let module = facts.last_unloaded.clone();
+    let module = told.or_else(|| facts.last_unloaded.clone());
     // A loaded module may fault on its own pages too (a write to its read-only data), but then its
     // code has symbols and nothing need have been unloaded.
     if code.is_none() && module.is_none() {
@@ -85,6 +93,10 @@ pub(crate) fn judge(
         (None, false) => "data at",
     };
     verdict.notes.push(match &module {
+        Some(module) if verdict.place.is_some() => format!(
+            "{how} {address:#x} belonged to {module}, which is gone: a reference to {module} \
+             outlived it"
+        ),
         Some(module) => format!(
             "{how} {address:#x} lies in module space and no loaded module covers it; the last \
              module unloaded is {module}, so a reference to {module} outlived it"

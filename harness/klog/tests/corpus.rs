@@ -177,9 +177,9 @@ const HELD: &[(&str, f64)] = &[
     ("1 negatives", 100.0),
     ("2 detected", 100.0),
     ("3 type", 100.0),
-    ("4 title, not corrupted", 98.5),
-    ("5 title, all", 97.5),
-    ("6 alternatives", 98.5),
+    ("4 title, not corrupted", 99.2),
+    ("5 title, all", 98.5),
+    ("6 alternatives", 99.0),
     ("7 corrupted", 97.5),
-    ("8 panicked", 94.5),
+    ("8 panicked", 100.0),
 ];

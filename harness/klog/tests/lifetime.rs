@@ -2,8 +2,9 @@
 //! gone looks like.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use knobrig_klog::{AccessKind, Class, Report, Role, parse};
+use knobrig_klog::{AccessKind, Class, Part, Reader, Report, Role, Symbol, Symbols, parse};
 
 /// The reports of a console in `shared/corpus/lifetime-logs`; `None` where the corpus isn't there.
 fn reports(name: &str) -> Option<Vec<Report>> {
@@ -224,4 +225,105 @@ fn code_that_is_gone_in_a_headline_is_told() {
     );
     assert!(reports[0].in_unloaded_module);
     assert_eq!(reports[0].corrupted, None);
+}
+
+/// What the module's file would say.
+struct File;
+
+impl Symbols for File {
+    fn symbol(&self, module: &str, section: &str, offset: u64) -> Option<Symbol> {
+        let (name, start) = match (module, section, offset) {
+            ("mydrv", ".text", 0x1340..0x1400) => ("dk0_release", 0x1340),
+            ("mydrv", ".text", 0x2a00..0x2b00) => ("dk0_free", 0x2a00),
+            _ => return None,
+        };
+        Some(Symbol {
+            name: name.to_owned(),
+            offset: offset - start,
+            size: 0xc0,
+        })
+    }
+}
+
+const LOADS: &str = "\
+[   11.000000][   T60] knobrig: loaded mydrv .text=0xffffffffc0200000+0x4000 .data=0xffffffffc0210000+0x200
+[   12.000000][   T60] knobrig: unloaded mydrv
+[   12.100000][   T61] knobrig: loaded mydrv .text=0xffffffffc0200000+0x4000 .data=0xffffffffc0210000+0x200
+[   12.496900][   T61] knobrig: unloaded mydrv
+";
+
+fn with_file(log: &str) -> Report {
+    let mut reader = Reader::with_symbols(Arc::new(File));
+    reader.push(log.as_bytes());
+    let mut reports = reader.finish();
+    assert_eq!(reports.len(), 1);
+    reports.remove(0)
+}
+
+#[test]
+fn an_address_is_a_function_of_a_generation() {
+    let report = with_file(&format!("{LOADS}{GONE_CODE}"));
+    let place = report.place.as_ref().expect("a place");
+    assert_eq!(
+        place.to_string(),
+        "generation 2 of mydrv, .text+0x1340 = dk0_release+0x0, unloaded 3.1 ms before"
+    );
+    assert!(report.in_unloaded_module);
+    assert!(report.title.ends_with(" in unloaded module mydrv"));
+    let killer = report.killer.as_ref().expect("who took it away");
+    assert_eq!((killer.doing.as_str(), killer.teardown), ("rmmod", true));
+    let json = serde_json::to_string(&report).expect("a report is JSON");
+    assert_eq!(
+        serde_json::from_str::<Report>(&json).expect("and back"),
+        report
+    );
+}
+
+/// The kernel prints a stack that it kept with the names of what is loaded when it prints.
+#[test]
+fn the_key_is_the_same_whether_the_module_had_gone_by_then_or_not() {
+    let loaded = "\
+[   12.500000][   T71] ==================================================================
+[   12.500000][   T71] BUG: KASAN: slab-use-after-free in __run_timer_base+0x37c/0x810
+[   12.500000][   T71] Write of size 8 at addr ffff888000933690 by task after/42
+[   12.500000][   T71] CPU: 1 UID: 0 PID: 42 Comm: after Tainted: G           O        7.2.12 #1 PREEMPT
+[   12.500000][   T71] Call Trace:
+[   12.500000][   T71]  <IRQ>
+[   12.500000][   T71]  __run_timer_base+0x37c/0x810
+[   12.500000][   T71]  run_timer_softirq+0x31/0x60
+[   12.500000][   T71]  </IRQ>
+[   12.500000][   T71] 
+[   12.500000][   T71] Freed by task 42:
+[   12.500000][   T71]  kfree+0x12f/0x330
+[   12.500000][   T71]  dk0_free+0x60/0xc0 [mydrv]
+[   12.500000][   T71]  device_release_driver_internal+0x4ca/0x6c0
+[   12.500000][   T71]  __x64_sys_delete_module+0x254/0x320
+[   12.500000][   T71] 
+[   12.500000][   T71] The buggy address belongs to the object at ffff888000933680
+[   12.500000][   T71]  which belongs to the cache kmalloc-96 of size 96
+[   12.500000][   T71] ==================================================================
+";
+    let gone = loaded.replace("dk0_free+0x60/0xc0 [mydrv]", "0xffffffffc0202a60");
+    let (loaded, gone) = (
+        with_file(&format!("{LOADS}{loaded}")),
+        with_file(&format!("{LOADS}{gone}")),
+    );
+    assert_eq!(
+        loaded.key,
+        "use-after-free of an object, freed in dk0_free by a teardown, touched by a timer"
+    );
+    assert_eq!(loaded.key, gone.key);
+    assert_eq!(loaded.title, gone.title);
+}
+
+#[test]
+fn a_stack_tells_what_its_thread_was_at() {
+    let Some(reports) = reports("6.1.170-override2.log") else {
+        return;
+    };
+    let doing = |part: &Option<Part>| part.as_ref().map(|it| it.doing.clone());
+    assert_eq!(doing(&reports[0].victim).as_deref(), Some("bind"));
+    let killer = reports[0].killer.as_ref().expect("who freed it");
+    assert_eq!(killer.doing, "write of a sysfs attribute");
+    assert_eq!(killer.function.as_deref(), Some("driver_set_override"));
 }

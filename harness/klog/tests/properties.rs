@@ -1,6 +1,6 @@
 //! What holds for every console, whatever is in it.
 
-use knobrig_klog::{Report, Stream, parse};
+use knobrig_klog::{Reader, Report, parse};
 use proptest::prelude::*;
 
 /// Pieces that consoles are made of; any order of them is a console.
@@ -38,18 +38,15 @@ fn console() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn in_chunks(log: &[u8], cuts: &[usize]) -> Vec<Report> {
-    let mut stream = Stream::new();
-    let mut reports = Vec::new();
+    let mut reader = Reader::new();
     let mut rest = log;
     for cut in cuts {
         let (chunk, after) = rest.split_at((*cut).min(rest.len()));
-        reports.extend(stream.push(chunk));
+        reader.push(chunk);
         rest = after;
     }
-    reports.extend(stream.push(rest));
-    reports.extend(stream.finish());
-    reports.sort_by_key(|r| (r.range.start, r.range.end));
-    reports
+    reader.push(rest);
+    reader.finish()
 }
 
 /// What a report says, without where it stands.

@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -29,6 +30,7 @@ use super::process::{self, Tail};
 use super::qemu::{Accel, Descriptors, Machine, Qemu};
 use crate::error::Error;
 use crate::judge::record::Clocks;
+use crate::symbols::ModuleSymbols;
 
 /// From QEMU's start to the agent's hello. TCG on a loaded machine takes 20 s at worst.
 const BOOT: Duration = Duration::from_secs(90);
@@ -65,6 +67,8 @@ pub struct Recipe {
     pub console_log: PathBuf,
     /// Appended to.
     pub device_trace: PathBuf,
+    /// Names for what lay in modules that are gone.
+    pub symbols: Arc<ModuleSymbols>,
 }
 
 /// Something that came from a guest.
@@ -257,7 +261,8 @@ impl Guest {
             .create(true)
             .open(&recipe.console_log)
             .map_err(Error::file("open", &recipe.console_log))?;
-        tokio::spawn(hear_console(console, log, sender.clone()));
+        let parser = Stream::with_symbols(recipe.symbols.clone());
+        tokio::spawn(hear_console(console, parser, log, sender.clone()));
         let (reader, writer) = agent.into_split();
         tokio::spawn(hear_agent(
             Lines::new(reader, knobrig_proto::MAX_LINE),
@@ -538,8 +543,12 @@ async fn hear_agent<R: AsyncRead + Unpin>(mut lines: Lines<R>, sender: mpsc::Sen
 }
 
 /// Logs the console, parses it, and attributes each report to the marker before it.
-async fn hear_console(mut console: UnixStream, mut log: File, sender: mpsc::Sender<Heard>) {
-    let mut parser = Stream::new();
+async fn hear_console(
+    mut console: UnixStream,
+    mut parser: Stream,
+    mut log: File,
+    sender: mpsc::Sender<Heard>,
+) {
     let mut markers = Markers::default();
     // Whoever waits for a marker waits for all that the kernel said before it: one that comes
     // while a report may still go on is told after that.
@@ -551,7 +560,7 @@ async fn hear_console(mut console: UnixStream, mut log: File, sender: mpsc::Send
             match timeout(REPORT_QUIET, console.read(&mut buffer)).await {
                 Ok(read) => read,
                 Err(_) => {
-                    for report in parser.finish() {
+                    for report in parser.finish().into_iter().filter(is_bug) {
                         let episode = markers.before(report.range.start);
                         let heard = Heard::Report(Box::new(report), episode);
                         if sender.send(heard).await.is_err() {
@@ -576,7 +585,7 @@ async fn hear_console(mut console: UnixStream, mut log: File, sender: mpsc::Send
         // A full disk must not stop the oracles; the run's own files tell of it.
         let _ = log.write_all(bytes);
         let mut heard: Vec<_> = Vec::new();
-        for report in parser.push(bytes) {
+        for report in parser.push(bytes).into_iter().filter(is_bug) {
             let episode = markers.before(report.range.start);
             heard.push(Heard::Report(Box::new(report), episode));
         }
@@ -592,7 +601,7 @@ async fn hear_console(mut console: UnixStream, mut log: File, sender: mpsc::Send
             }
         }
     }
-    for report in parser.finish() {
+    for report in parser.finish().into_iter().filter(is_bug) {
         let episode = markers.before(report.range.start);
         if sender
             .send(Heard::Report(Box::new(report), episode))
@@ -603,6 +612,11 @@ async fn hear_console(mut console: UnixStream, mut log: File, sender: mpsc::Send
         }
     }
     let _ = sender.send(Heard::ConsoleEnd).await;
+}
+
+/// A guest that is short of memory says nothing about a driver.
+fn is_bug(report: &Report) -> bool {
+    !report.suppressed
 }
 
 /// Finds the rig's own lines on the console and remembers where the episodes began.

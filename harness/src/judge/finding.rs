@@ -92,7 +92,7 @@ impl Evidence {
     /// What equal failures share, whatever their seed.
     pub fn key(&self) -> String {
         match self {
-            Self::Kernel { report } => format!("kernel {}", report.key),
+            Self::Kernel { report } => kernel_key(report),
             Self::Rule { violation } => match &violation.rule {
                 Some(rule) => format!("rule {} {}", kebab(rule), violation.step),
                 None => format!("liveness {}", violation.step),
@@ -111,6 +111,10 @@ impl Evidence {
             Self::Guest { why } => format!("{why}\n"),
         }
     }
+}
+
+fn kernel_key(report: &Report) -> String {
+    format!("kernel {}", report.key)
 }
 
 fn suspicion(what: Suspicion) -> &'static str {
@@ -258,6 +262,11 @@ impl Findings {
             });
         finding.count += 1;
         finding
+    }
+
+    /// That bug was met already.
+    pub fn has(&self, report: &Report) -> bool {
+        self.by_key.contains_key(&kernel_key(report))
     }
 
     /// All, by number.

@@ -47,6 +47,14 @@ fn kernel(text: &mut String, report: &Report) {
         let cache = (object.cache.as_ref()).map_or(String::new(), |it| format!("of {it}"));
         let _ = writeln!(text, "  object   {size}{cache}");
     }
+    if let Some(place) = &report.place {
+        let _ = writeln!(text, "  was      {place}");
+    }
+    for (name, part) in [("victim", &report.victim), ("killer", &report.killer)] {
+        if let Some(part) = part {
+            let _ = writeln!(text, "  {name}   {}", part.doing);
+        }
+    }
     for (role, name) in [
         (Role::Fault, "touched"),
         (Role::Alloc, "made"),

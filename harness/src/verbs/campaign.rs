@@ -2,6 +2,7 @@
 //! fresh guest after each failure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use knobrig_proto::{Outcome, Pass, Step};
 use tokio::time::Instant;
@@ -12,7 +13,7 @@ use crate::engine::guest::{BootFailure, Guest, Happening, Loss, Recipe};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::interrupt::RunListens;
-use crate::judge::finding::{Evidence, Findings, GuestKind, Met, Setting};
+use crate::judge::finding::{Evidence, Finding, Findings, GuestKind, Met, Setting};
 use crate::judge::oracle::{self, result_text, step_text};
 use crate::judge::plan::{Plan, Points, Program, Shape, Spot, plan};
 use crate::judge::record::Record;
@@ -21,6 +22,7 @@ use crate::judge::summary::{FindingLine, Summary};
 use crate::report::dir::{self, KernelInfo, Manifest, RunDir};
 use crate::report::events::{self, Event, Reporter};
 use crate::report::progress::{Goal, Live};
+use crate::symbols::{Files, ModuleSymbols, Symbolizer};
 use crate::target::Chosen;
 
 /// So many guests in a row without an episode, and the rig gives up.
@@ -198,6 +200,7 @@ pub(super) struct Campaign<'a> {
     /// What its findings share.
     setting: Setting,
     recipe: Recipe,
+    files: Files,
     summary: Summary,
     findings: Findings,
     plans: BTreeMap<u64, Plan>,
@@ -252,6 +255,7 @@ impl<'a> Campaign<'a> {
             target,
             setting,
             recipe: recipe(prepared, &settings, &dir),
+            files: prepared.files.clone(),
             summary: blank(target, settings.seed),
             findings: Findings::default(),
             plans: BTreeMap::new(),
@@ -268,6 +272,11 @@ impl<'a> Campaign<'a> {
     /// Where it is kept.
     pub(super) fn dir(&self) -> &std::path::Path {
         self.dir.path()
+    }
+
+    /// What was found, by number.
+    pub(super) fn findings(&self) -> Vec<&Finding> {
+        self.findings.all()
     }
 
     /// [`Campaign::drive`] for a verb that needs a verdict: an interrupt, or a rig that failed, is
@@ -646,9 +655,15 @@ impl<'a> Campaign<'a> {
     /// finding's key.
     fn found(&mut self, evidence: Vec<Evidence>, met: Met) -> Result<Option<String>, Error> {
         let mut evidence = evidence.into_iter();
-        let Some(first) = evidence.next() else {
+        let Some(mut first) = evidence.next() else {
             return Ok(None);
         };
+        if let Evidence::Kernel { report } = &mut first
+            && !self.findings.has(report)
+        {
+            // Read for each new finding and dropped: a kernel's lines take more memory than all else.
+            Symbolizer::new(self.files.clone()).symbolize(report);
+        }
         let others: Vec<_> = evidence.collect();
         let plan = met.episode.and_then(|episode| self.plans.get(&episode));
         let record = (met.episode).and_then(|episode| self.records.get(&episode).cloned());
@@ -689,6 +704,7 @@ fn recipe(prepared: &Prepared, settings: &Settings, dir: &RunDir) -> Recipe {
         device: prepared.device.clone(),
         console_log: dir.console_log(),
         device_trace: dir.device_trace(),
+        symbols: Arc::new(ModuleSymbols::of(&prepared.files)),
     }
 }
 

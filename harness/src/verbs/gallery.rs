@@ -12,12 +12,13 @@ use serde::Serialize;
 
 use super::campaign::{Campaign, Mix, Settings};
 use super::prepare::{self, Prepared, Wanted};
-use super::run::{say, say_json, seed_or_random};
+use super::run::{say, say_json, seed_or_random, write_cases};
 use crate::cli::{Format, GalleryArgs};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::judge::summary::{FindingLine, Summary};
 use crate::report::dir::{RunDir, write_json, write_whole};
+use crate::report::format::suite::{Case, Problem, Suite};
 use crate::report::progress::{Goal, SetUp, human_time};
 use crate::target::{Chosen, Target};
 
@@ -116,6 +117,7 @@ pub fn run(arguments: &GalleryArgs, command: Vec<String>) -> Result<Exit, Error>
     board.wall_ms = started.elapsed().as_millis() as u64;
     write_json(&gallery.dir.join("gallery.json"), &board)?;
     write_whole(&gallery.dir.join("gallery.md"), board.markdown().as_bytes())?;
+    write_cases(&arguments.reports, &board.suite(&gallery.dir))?;
     match arguments.format {
         Format::Human => say(&board.human(&gallery.dir))?,
         Format::Json => say_json(&board)?,
@@ -289,6 +291,60 @@ impl Scoreboard {
         )
     }
 
+    /// A mutant that hides is a failure, and so is a lifetime that doesn't come out clean.
+    fn suite(&self, dir: &Path) -> Suite {
+        let problem = |title: &str, class: &str, key: String, text: String| Problem {
+            title: title.to_owned(),
+            class: class.to_owned(),
+            key,
+            text,
+            range: None,
+            place: None,
+        };
+        let mut cases = Vec::new();
+        for row in &self.mutants {
+            let missed = || {
+                let title = format!("the mutant {} was not found", row.mutant);
+                let key = format!("missed {}", row.mutant);
+                problem(
+                    &title,
+                    "missed",
+                    key,
+                    format!("{}\n{}", row.line(), row.about),
+                )
+            };
+            cases.push(Case {
+                name: format!(
+                    "mutant {} under {}, seed {}",
+                    row.mutant, row.variant, row.seed
+                ),
+                file: dir.join("gallery.md").display().to_string(),
+                wall_ms: Some(row.wall_ms),
+                problems: (row.found.is_none()).then(missed).into_iter().collect(),
+            });
+        }
+        for row in &self.lifetimes {
+            let wrong = |title: &String| {
+                let key = format!("false {} {title}", row.lifetime);
+                problem(title, "false-alarm", key, row.line())
+            };
+            cases.push(Case {
+                name: format!(
+                    "lifetime {} under {}, seed {}",
+                    row.lifetime, row.variant, row.seed
+                ),
+                file: dir.join("gallery.md").display().to_string(),
+                wall_ms: Some(row.wall_ms),
+                problems: row.findings.iter().map(wrong).collect(),
+            });
+        }
+        Suite {
+            name: format!("gallery of {}", self.target),
+            verdict: self.counts(),
+            cases,
+        }
+    }
+
     fn human(&self, dir: &Path) -> String {
         let verdict = if self.proven { "proven" } else { "NOT proven" };
         let wall = human_time(Duration::from_millis(self.wall_ms));
@@ -404,6 +460,17 @@ mod tests {
                 .line()
                 .starts_with("MISSED  extra-put")
         );
+    }
+
+    #[test]
+    fn a_missed_mutant_is_a_failure() {
+        let missed = |found| {
+            let suite = board(found).suite("out".as_ref());
+            let cases = suite.cases.into_iter();
+            cases.map(|case| case.problems.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(missed(true), [0, 0]);
+        assert_eq!(missed(false), [1, 0]);
     }
 
     #[test]

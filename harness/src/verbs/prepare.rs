@@ -11,6 +11,7 @@ use crate::engine::probe;
 use crate::engine::qemu::{Accel, Qemu};
 use crate::engine::symbols;
 use crate::error::Error;
+use crate::symbols::Files;
 use crate::target::Chosen;
 
 /// The module that holds threads in functions; the agent loads it when it is first asked to.
@@ -42,6 +43,8 @@ pub struct Prepared {
     pub device: PathBuf,
     /// What the target's modules call and are, as far as it can be held.
     pub functions: Vec<String>,
+    /// The files of the kernel and the modules that have lines.
+    pub files: Files,
 }
 
 /// Sets up for a target.
@@ -62,9 +65,13 @@ pub fn prepare(
     let kernel = knobrig_images::ensure_kernel(&cache, &request, progress)?;
     let programs = knobrig_images::ensure_programs(progress)?;
     let mut modules = Vec::new();
+    let mut files = Files::find(Some(&kernel.vmlinux), &[])?;
     for module in &target.target.modules {
         let path = if let Some(dir) = &module.build {
-            knobrig_images::ensure_module(&cache, &kernel, &target.base.join(dir), progress)?.path
+            let dir = target.base.join(dir);
+            let built = knobrig_images::ensure_module(&cache, &kernel, &dir, progress)?;
+            files = files.with_module(&module.name, &built.debug);
+            built.path
         } else if let Some(path) = &module.path {
             target.base.join(path)
         } else {
@@ -77,6 +84,9 @@ pub fn prepare(
                 ))
             })?
         };
+        if module.build.is_none() {
+            files = files.with_module(&module.name, &path);
+        }
         modules.push((module.name.clone(), path));
     }
     let mut functions = Vec::new();
@@ -98,6 +108,7 @@ pub fn prepare(
         initrd,
         device: programs.device,
         functions,
+        files,
     })
 }
 

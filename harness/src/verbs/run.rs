@@ -4,11 +4,13 @@ use std::path::Path;
 
 use super::campaign::{Campaign, Mix, Settings, blank};
 use super::prepare::{self, Wanted};
-use crate::cli::{Format, RunArgs};
+use crate::cli::{Format, ReportTo, RunArgs};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::judge::summary::Summary;
-use crate::report::dir::RunDir;
+use crate::report::dir::{RunDir, write_whole};
+use crate::report::format::render_cases;
+use crate::report::format::suite::Suite;
 use crate::report::human;
 use crate::report::progress::{Goal, SetUp};
 use crate::target::Chosen;
@@ -60,6 +62,8 @@ pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
     let mut campaign = Campaign::new(started, &target, &prepared, settings, dir)?;
     let ended = campaign.drive(&mut episodes)?;
     print(&ended, arguments.format, campaign.dir())?;
+    let suite = Suite::of_run(&ended, &campaign.findings(), campaign.dir());
+    write_cases(&arguments.reports, &suite)?;
     Ok(ended.exit())
 }
 
@@ -81,6 +85,18 @@ fn print(summary: &Summary, format: Format, dir: &Path) -> Result<(), Error> {
         Format::Human => say(&human::summary(summary, dir)),
         Format::Json => say_json(summary),
     }
+}
+
+/// Writes what `--report` asked for.
+pub(super) fn write_cases(reports: &[ReportTo], suite: &Suite) -> Result<(), Error> {
+    for report in reports {
+        let text = render_cases(report.format, suite)?;
+        match report.path.as_os_str() == "-" {
+            true => say(&text)?,
+            false => write_whole(&report.path, text.as_bytes())?,
+        }
+    }
+    Ok(())
 }
 
 /// Prints one object on one line.

@@ -9,7 +9,7 @@
 //! - [`step`], [`slots`], [`scene`], [`stage`], [`tally`]: what one thread does, and what is
 //!   noted of it;
 //! - [`gates`]: function gates, through knobgate.ko;
-//! - [`task`], [`clock`]: what the kernel tells.
+//! - [`task`], [`clock`]: what the kernel tells; [`module`]: where it put a module.
 //!
 //! A `Do` runs on a thread of its own, beside episodes and other `Do`s, so that one that hangs in
 //! the kernel takes nothing with it.
@@ -21,6 +21,7 @@ pub mod console;
 pub mod faults;
 pub mod gates;
 pub mod inbox;
+pub mod module;
 pub mod monitor;
 pub mod mounts;
 pub mod outbox;

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use knobrig_proto::{FunctionGate, MODULE_DIR, Outcome, Step, Who};
@@ -11,6 +12,7 @@ use rustix::io::{Errno, pread, pwrite, read, write};
 use rustix::system::{delete_module, finit_module};
 
 use crate::clock::now_ns;
+use crate::module;
 use crate::paths::PathId;
 use crate::scene::{For, Scene};
 use crate::slots::{Descriptor, close};
@@ -136,11 +138,24 @@ impl Doer<'_> {
                 done.outcome.text = text;
                 done
             }
-            Step::Load { module, params } => plain(|| load(module, params)),
-            Step::Unload { module } => plain(|| {
-                let name = c_string(module)?;
-                delete_module(&name, OFlags::NONBLOCK.bits() as i32).map(|()| 0)
-            }),
+            // Told when it is done: the outcome's times are the call's alone.
+            Step::Load { module, params } => {
+                let done = plain(|| load(module, params));
+                if done.outcome.ret >= 0 {
+                    module::loaded(module, &module_path(module));
+                }
+                done
+            }
+            Step::Unload { module } => {
+                let done = plain(|| {
+                    let name = c_string(module)?;
+                    delete_module(&name, OFlags::NONBLOCK.bits() as i32).map(|()| 0)
+                });
+                if done.outcome.ret >= 0 {
+                    module::unloaded(module);
+                }
+                done
+            }
             Step::WriteFile { path, data } => plain(|| {
                 let file = open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
                 write(file, data.as_bytes()).map(|len| len as i64)
@@ -329,9 +344,16 @@ fn load(module: &str, params: &str) -> Result<i64> {
         return Err(Errno::INVAL);
     }
     let params = c_string(params)?;
-    let path = format!("{MODULE_DIR}/{module}.ko");
-    let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let file = open(
+        module_path(module),
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     finit_module(file.as_fd(), &params, 0).map(|()| 0)
+}
+
+fn module_path(module: &str) -> PathBuf {
+    PathBuf::from(format!("{MODULE_DIR}/{module}.ko"))
 }
 
 fn read_file(path: &str) -> Result<Vec<u8>> {

@@ -1,7 +1,7 @@
 //! Any bytes, in pieces of any size, are read without a panic, and the pieces change nothing.
 #![no_main]
 
-use knobrig_klog::{Report, Stream, parse};
+use knobrig_klog::{Reader, Report, parse};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -9,13 +9,11 @@ fuzz_target!(|input: &[u8]| {
     let Some((piece, log)) = input.split_first() else {
         return;
     };
-    let mut stream = Stream::new();
-    let mut reports = Vec::new();
+    let mut reader = Reader::new();
     for chunk in log.chunks(usize::from(*piece).max(1)) {
-        reports.extend(stream.push(chunk));
+        reader.push(chunk);
     }
-    reports.extend(stream.finish());
-    reports.sort_by_key(|r| (r.range.start, r.range.end));
+    let reports = reader.finish();
     assert_eq!(reports, parse(log));
     for report in &reports {
         assert!(report.range.start < report.range.end && report.range.end <= log.len());

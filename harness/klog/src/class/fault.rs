@@ -59,6 +59,8 @@ pub(super) const HEADLINES: &[Headline] = &[
     Headline::new("Internal error: ", Body::Plain, trap)
         .with("[#")
         .follows(),
+    // riscv, s390: BUG() as the trap's name.
+    Headline::new("Kernel BUG [#", Body::Plain, trapped_bug).follows(),
 ];
 
 static ADDRESS: LazyLock<Regex> = LazyLock::new(|| {
@@ -185,6 +187,12 @@ fn guard_page(case: &Case<'_>) -> Verdict {
         Some("stack-overflow"),
         function,
     )
+}
+
+fn trapped_bug(case: &Case<'_>) -> Verdict {
+    let mut verdict = titled(Class::Bug, "BUG", "kernel BUG", None, place(case));
+    verdict.corrupted = verdict.corrupted.or_else(|| cut(case));
+    verdict
 }
 
 fn trap(case: &Case<'_>) -> Verdict {

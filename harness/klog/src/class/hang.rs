@@ -11,7 +11,10 @@ use crate::skip::{COMMON, SkipSet};
 pub(super) const HEADLINES: &[Headline] = &[
     Headline::new("INFO: task ", Body::Plain, hung).with(" blocked for more than "),
     Headline::new("INFO: task ", Body::Plain, hung).with(" blocked in I/O wait for more than "),
-    Headline::new("INFO: task ", Body::Plain, hung).with(" can't die for more than "),
+    Headline::new("INFO: task ", Body::Plain, undying).with(" can't die for more than "),
+    Headline::new("INFO: task ", Body::Plain, hung)
+        .with(" is blocked on ")
+        .follows(),
     Headline::new("BUG: soft lockup", Body::Wide, soft).anywhere(),
     Headline::new("", Body::Wide, hard).with("hard LOCKUP on cpu"),
     Headline::new("INFO: rcu", Body::Wide, stall)
@@ -24,13 +27,27 @@ pub(super) const HEADLINES: &[Headline] = &[
 fn hung(case: &Case<'_>) -> Verdict {
     let frames = case.fault_frames();
     let function = bucket(frames).or_else(|| guilty_in(frames, &[&COMMON, &WAITS]));
-    titled(
-        Class::HungTask,
-        "HANG",
-        "INFO: task hung",
-        Some("hang"),
-        function,
-    )
+    let prefix = "INFO: task hung";
+    let mut verdict = titled(Class::HungTask, "HANG", prefix, Some("hang"), function);
+    verdict.notes.extend(blocker(case));
+    verdict
+}
+
+fn undying(case: &Case<'_>) -> Verdict {
+    let function = case.guilty(&[&COMMON, &WAITS]);
+    let prefix = "INFO: task can't die";
+    let mut verdict = titled(Class::HungTask, "HANG", prefix, Some("hang"), function);
+    verdict.notes.extend(blocker(case));
+    verdict
+}
+
+/// Whom it waits for: `INFO: task a:1 is blocked on a mutex likely owned by task b:2.`
+/// (debug_show_blocker() in kernel/hung_task.c, since 6.16).
+fn blocker(case: &Case<'_>) -> Option<String> {
+    case.body().find_map(|line| {
+        let (_, on) = line.split_once(" is blocked on ")?;
+        Some(format!("blocked on {}", on.trim().trim_end_matches('.')))
+    })
 }
 
 /// When one of these doesn't return, tasks hang in it all over the kernel, and who they are says

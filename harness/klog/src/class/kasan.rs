@@ -7,6 +7,8 @@ use regex::Regex;
 use super::{Body, Headline, Verdict};
 use crate::case::{Case, function_in, hex, titled, untitled};
 use crate::report::{Access, AccessKind, Class, Object};
+use crate::shape::Shape;
+use crate::stacks::VARIABLE;
 
 pub(super) const HEADLINES: &[Headline] =
     &[Headline::new("BUG: KASAN: ", Body::Fenced, judge).anywhere()];
@@ -152,7 +154,11 @@ fn access(case: &Case<'_>, headline: &str) -> Option<Access> {
 
 fn object(case: &Case<'_>, access: Option<&Access>) -> Option<Object> {
     let mut object = Object::default();
-    let mut lines = case.body().map(str::trim);
+    // The variable's name, where it stands on a line of its own, looks like a frame.
+    let mut lines = case.lines[case.head + 1..]
+        .iter()
+        .filter(|l| l.shape != Shape::Frame || l.frame.is_some())
+        .map(|l| l.text().trim());
     while let Some(line) = lines.next() {
         // The kernel breaks this sentence into two lines.
         let joined;
@@ -184,7 +190,11 @@ fn object(case: &Case<'_>, access: Option<&Access>) -> Option<Object> {
             } else if line.contains(" allocated ") {
                 object.state = Some("allocated".to_owned());
             }
-        } else if let Some(rest) = line.strip_prefix("The buggy address belongs to the variable:") {
+        } else if let Some(rest) = line.strip_prefix(VARIABLE) {
+            let rest = match rest.trim() {
+                "" => lines.next().unwrap_or_default(),
+                rest => rest,
+            };
             object.variable = rest.split_whitespace().next().map(str::to_owned);
         } else if let Some(rest) = line.strip_prefix("Object at ")
             && let Some((_, cache)) = rest.split_once(", in cache ")

@@ -18,6 +18,7 @@ pub(super) const HEADLINES: &[Headline] = &[
     Headline::new("", Body::Plain, unbalanced).with("bad unlock balance detected"),
     Headline::new("", Body::Plain, left_held).with("lock held when returning to user space"),
     Headline::new("", Body::Plain, left_held).with("lock held at task exit time"),
+    Headline::new("", Body::Plain, still_held).with("still has locks held!"),
     Headline::new("", Body::Plain, wait_context).with("Invalid wait context"),
     Headline::new("", Body::Plain, nested).with("Nested lock was not taken"),
     Headline::new("", Body::Plain, contention).with("bad contention detected"),
@@ -49,7 +50,21 @@ fn lockdep(case: &Case<'_>, prefix: &str, function: Option<String>) -> Verdict {
     if verdict.corrupted.is_none() && !case.has_chain() {
         verdict.corrupted = Some("no stack".to_owned());
     }
+    verdict.notes.extend(active_reference(case));
     verdict
+}
+
+/// Of all locks a driver meets this one says least by its name: kernfs counts the callbacks that
+/// run in a file of it, and tells lockdep that the count is a lock (fs/kernfs/dir.c).
+fn active_reference(case: &Case<'_>) -> Option<String> {
+    let lock = case.body().find_map(|line| {
+        let rest = line.split_once("(kn->active")?.1;
+        Some(rest.split([')', '{']).next().unwrap_or_default())
+    })?;
+    Some(format!(
+        "kn->active{lock} is the active reference of a sysfs file: whoever removes the file waits \
+         for every callback that runs in it"
+    ))
 }
 
 /// A report without its stack that has no place to name keeps the kernel's own words.
@@ -94,14 +109,15 @@ fn inconsistent(case: &Case<'_>) -> Verdict {
 }
 
 fn suspicious_rcu(case: &Case<'_>) -> Verdict {
-    if let Some(verdict) = bare(case, "WARNING: suspicious RCU usage") {
+    let word = match case.headline().contains("INFO:") {
+        true => "INFO",
+        false => "WARNING",
+    };
+    let title = format!("{word}: suspicious RCU usage");
+    if let Some(verdict) = bare(case, &title) {
         return verdict;
     }
-    lockdep(
-        case,
-        "WARNING: suspicious RCU usage",
-        case.guilty(&[&COMMON]),
-    )
+    lockdep(case, &title, case.guilty(&[&COMMON]))
 }
 
 fn unregistered(case: &Case<'_>) -> Verdict {
@@ -161,6 +177,12 @@ fn left_held(case: &Case<'_>) -> Verdict {
         None,
         function,
     )
+}
+
+/// A task froze or slept for long with a lock (debug_check_no_locks_held()).
+fn still_held(case: &Case<'_>) -> Verdict {
+    let title = format!("{}: still has locks held", word(case));
+    lockdep(case, &title, case.guilty(&[&COMMON]))
 }
 
 fn wait_context(case: &Case<'_>) -> Verdict {

@@ -10,8 +10,38 @@ pub(super) const HEADLINES: &[Headline] = &[
     Headline::new("BUG: Bad page state", Body::Plain, page_state).anywhere(),
     Headline::new("BUG: Bad page map", Body::Plain, page_map).anywhere(),
     Headline::new("BUG: Bad rss-counter state", Body::Line, rss).anywhere(),
+    // KASAN before 4.7 let SLUB describe the object.
+    Headline::new("BUG ", Body::Plain, slub)
+        .with("): kasan: bad access detected")
+        .follows(),
     Headline::new("BUG ", Body::Plain, slub).with("): "),
+    Headline::new("", Body::Plain, allocation)
+        .with(": page allocation failure: order:")
+        .follows(),
+    Headline::new("", Body::Plain, oom)
+        .with(" invoked oom-killer: gfp_mask=")
+        .follows(),
 ];
+
+/// Nobody's bug as such: the caller has to cope (warn_alloc() in mm/page_alloc.c).
+fn allocation(case: &Case<'_>) -> Verdict {
+    let mut verdict = titled(
+        Class::AllocationFailure,
+        "",
+        "page allocation failure",
+        None,
+        guilty_in(case.fault_frames(), &[&COMMON, &PAGES]),
+    );
+    verdict.suppressed = true;
+    verdict
+}
+
+/// The machine ran out of memory (dump_header() in mm/oom_kill.c).
+fn oom(_: &Case<'_>) -> Verdict {
+    let mut verdict = untitled(Class::OutOfMemory, "", "out of memory");
+    verdict.suppressed = true;
+    verdict
+}
 
 fn page_state(case: &Case<'_>) -> Verdict {
     let skip: [&SkipSet; 2] = [&COMMON, &PAGES];

@@ -12,8 +12,11 @@ pub(super) const HEADLINES: &[Headline] = &[
     Headline::new("SYZFAIL: ", Body::Line, syzfail),
     Headline::new("trusty: panic", Body::Plain, trusty),
     Headline::new("Linux version ", Body::Line, reboot),
+    Headline::new("Booting the kernel", Body::Line, reboot),
     Headline::new("BUG: ", Body::Plain, plain_bug),
     Headline::new("WARNING: ", Body::Plain, plain_warning),
+    Headline::new("INFO: Freed in ", Body::Plain, tracked).follows(),
+    Headline::new("INFO: Allocated in ", Body::Plain, tracked).follows(),
     Headline::new("INFO: ", Body::Plain, plain_info).with(" in "),
     Headline::new("INFO:", Body::Line, plain_info),
 ];
@@ -73,6 +76,20 @@ fn worded(case: &Case<'_>, class: Class, kind: &str) -> Verdict {
         Some(function) => titled(class, kind, &prefix, None, Some(function)),
         None => untitled(class, kind, prefix),
     }
+}
+
+/// What SLUB tells of an object, without the complaint that it belongs to.
+fn tracked(case: &Case<'_>) -> Verdict {
+    let title = without_numbers(&functions_only(super::untagged(case.headline())));
+    let mut verdict = untitled(Class::Other, "", title);
+    verdict.corrupted = Some("the complaint it belongs to is missing".to_owned());
+    verdict
+}
+
+/// A text with the offsets off its functions.
+fn functions_only(text: &str) -> String {
+    let bare = |word: &str| word.split("+0x").next().unwrap_or(word).to_owned();
+    text.split(' ').map(bare).collect::<Vec<_>>().join(" ")
 }
 
 /// Addresses become `ADDR`, numbers `NUM`: they change from run to run.

@@ -19,6 +19,7 @@ mod leak;
 mod lockdep;
 mod memory;
 mod misc;
+mod object;
 mod panic;
 mod sleep;
 mod ubsan;
@@ -36,6 +37,8 @@ pub(crate) struct Verdict {
     pub(crate) access: Option<Access>,
     pub(crate) object: Option<Object>,
     pub(crate) suppressed: bool,
+    /// For a human.
+    pub(crate) notes: Vec<String>,
 }
 
 /// Where a headline's words may stand.
@@ -115,6 +118,16 @@ impl Headline {
         self
     }
 
+    fn is_in(&self, start: &str) -> bool {
+        let at = match self.place {
+            Place::Start => start.starts_with(self.needle).then_some(0),
+            Place::Anywhere => (start.find(self.needle)).filter(|&at| stands_alone(start, at)),
+        };
+        at.is_some_and(|at| {
+            self.with.is_empty() || start[at + self.needle.len()..].contains(self.with)
+        })
+    }
+
     const fn follows(mut self) -> Self {
         self.opens = Opens::UnlessFollowing;
         self
@@ -136,6 +149,7 @@ static HEADLINES: &[&[Headline]] = &[
     warning::HEADLINES,
     leak::HEADLINES,
     memory::HEADLINES,
+    object::HEADLINES,
     panic::HEADLINES,
     misc::HEADLINES,
 ];
@@ -155,6 +169,10 @@ const HARMLESS: &[&str] = &[
     "INFO: SCSI",
     "INFO: vmlinuz",
     "INFO: task journal",
+    "INFO: sys_",
+    "took too long",
+    "WARNING: /etc/ssh",
+    "WARNING: workqueue cpumask",
     // A trap in user space.
     "traps: ",
     "segfault at ",
@@ -219,7 +237,7 @@ pub(crate) static SIEVE: LazyLock<AhoCorasick> = LazyLock::new(|| {
             "UBSAN: ",
             "ernel panic - ",
             "PANIC: ",
-            "[#",
+            " [#",
             "nable to handle kernel",
             "Unhandled fault",
             "hard LOCKUP",
@@ -239,6 +257,15 @@ pub(crate) static SIEVE: LazyLock<AhoCorasick> = LazyLock::new(|| {
             "UG: unable",
             "Bad page",
             "PANICKED",
+            "kobject",
+            "sysfs: cannot",
+            "unregister_netdevice: ",
+            "VFS: Busy inodes",
+            "VFS: Close: file",
+            "Booting the kernel",
+            "Kernel BUG",
+            "knobrig: loaded",
+            "knobrig: unloaded",
         ])
         .expect("the patterns are few and fixed")
 });
@@ -246,15 +273,45 @@ pub(crate) static SIEVE: LazyLock<AhoCorasick> = LazyLock::new(|| {
 /// The headline in a message that [`SIEVE`] let through, if it opens a report.
 pub(crate) fn headline(text: &str) -> Option<&'static Headline> {
     let start = untagged(text);
-    let found = HEADLINES.iter().flat_map(|class| class.iter()).find(|h| {
-        let at = match h.place {
-            Place::Start => start.starts_with(h.needle).then_some(0),
-            Place::Anywhere => start.find(h.needle).filter(|&at| stands_alone(start, at)),
-        };
-        at.is_some_and(|at| h.with.is_empty() || start[at + h.needle.len()..].contains(h.with))
-    })?;
-    (!HARMLESS.iter().any(|harmless| text.contains(harmless))).then_some(found)
+    let mut present = 0u128;
+    for word in WORDS.find.find_overlapping_iter(start) {
+        present |= 1 << word.pattern().as_usize();
+    }
+    while present != 0 {
+        let first = present.trailing_zeros() as usize;
+        present &= present - 1;
+        let headline = WORDS.all[first];
+        if headline.is_in(start) {
+            return (!QUIET.is_match(text)).then_some(headline);
+        }
+    }
+    None
 }
+
+/// The words of all headlines, to be found in one pass.
+struct Words {
+    /// In the order in which they are tried.
+    all: Vec<&'static Headline>,
+    /// By number: what that headline can't do without.
+    find: AhoCorasick,
+}
+
+static WORDS: LazyLock<Words> = LazyLock::new(|| {
+    let all: Vec<&Headline> = HEADLINES.iter().flat_map(|class| class.iter()).collect();
+    assert!(all.len() <= u128::BITS as usize, "a bit for each headline");
+    let words = all.iter().map(|headline| match headline.needle {
+        "" => headline.with,
+        needle => needle,
+    });
+    let words: Vec<&str> = words.collect();
+    Words {
+        find: AhoCorasick::new(&words).expect("the headlines are few and fixed"),
+        all,
+    }
+});
+
+static QUIET: LazyLock<AhoCorasick> =
+    LazyLock::new(|| AhoCorasick::new(HARMLESS).expect("the notices are few and fixed"));
 
 /// A message without the tags before it.
 pub(crate) fn untagged(text: &str) -> &str {

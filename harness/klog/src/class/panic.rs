@@ -49,7 +49,16 @@ fn judge(case: &Case<'_>) -> Verdict {
             function,
         );
     }
-    let why = why.trim_end_matches(['.', '!', ' ']);
+    // Codes and names in it change from run to run.
+    let why = match why.split_once(" exitcode=") {
+        Some((why, _)) => why,
+        None => why.trim_end_matches(['.', ' ']),
+    };
+    let why = match why.split_once(" for ") {
+        Some((why @ "Couldn't open N_TTY ldisc", _)) => why,
+        _ => why,
+    };
+    let why = super::misc::without_numbers(why);
     let mut verdict = untitled(Class::Panic, "DoS", format!("kernel panic: {why}"));
     if FOLLOWS_A_REPORT.iter().any(|f| why.contains(f)) {
         verdict.corrupted = Some("the report that led to the panic is missing".to_owned());

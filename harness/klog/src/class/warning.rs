@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use super::{Body, Headline, Verdict};
 use crate::case::{Case, guilty_in, titled, untitled};
 use crate::report::{Class, Frame, Role};
-use crate::skip::{COMMON, SkipSet, USB};
+use crate::skip::{COMMON, REGISTRATION, SkipSet, USB};
 
 pub(super) const HEADLINES: &[Headline] = &[
     Headline::new("WARNING: CPU: ", Body::Plain, judge)
@@ -71,6 +71,12 @@ const KINDS: &[Kind] = &[
         kind: "WARNING",
     },
     Kind {
+        says: "mm/usercopy.c",
+        title: "WARNING: bad usercopy",
+        class: Class::Warning,
+        kind: "WARNING",
+    },
+    Kind {
         says: "lib/list_debug.c",
         title: "WARNING: corrupted list",
         class: Class::ListCorruption,
@@ -112,9 +118,6 @@ const KINDS: &[Kind] = &[
 static TIMERS: LazyLock<SkipSet> =
     LazyLock::new(|| SkipSet::new(&[&["*timer*", "*work_*", "*rcu*"]]));
 
-/// What registers by name: the caller chose the name twice.
-static REGISTRATION: LazyLock<SkipSet> = LazyLock::new(|| SkipSet::new(&[&["proc_*", "sysfs_*"]]));
-
 /// The stack of the warning itself: with panic_on_warn it is panic()'s, and where another CPU's
 /// stack got in between, it is the one that shows the warning's own machinery.
 fn warned_frames<'c>(case: &'c Case<'_>) -> &'c [Frame] {
@@ -148,6 +151,10 @@ fn judge(case: &Case<'_>) -> Verdict {
         Class::Kobject => guilty_in(frames, &[&COMMON, &REGISTRATION]),
         _ => guilty_in(frames, &[&COMMON]),
     };
+    let class = match class {
+        Class::Warning => by_message(case).unwrap_or(class),
+        class => class,
+    };
     let mut verdict = if text.contains("usb_submit_urb") {
         usb(guilty_in(frames, &[&COMMON, &USB]))
     } else {
@@ -156,7 +163,40 @@ fn judge(case: &Case<'_>) -> Verdict {
     if !case.has_chain() {
         verdict.corrupted = Some("no stack".to_owned());
     }
+    verdict.notes = notes(case, class);
     verdict
+}
+
+/// Warnings that stand in files of many matters, by what they say.
+const MESSAGES: &[(&str, Class)] = &[
+    // drivers/base/core.c
+    ("does not have a release() function", Class::Kobject),
+    // mm/slab_common.c
+    ("Slab cache still has objects", Class::Slab),
+    ("is not initialized, yet kobject_", Class::Kobject),
+    ("list_add corruption", Class::ListCorruption),
+    ("list_del corruption", Class::ListCorruption),
+];
+
+fn by_message(case: &Case<'_>) -> Option<Class> {
+    case.message().find_map(|line| {
+        let known = MESSAGES.iter().find(|(says, _)| line.contains(says));
+        known.map(|(_, class)| *class)
+    })
+}
+
+/// The message itself, of classes whose place in the code tells little.
+fn notes(case: &Case<'_>, class: Class) -> Vec<String> {
+    const TAGS: [&str; 3] = ["ODEBUG: ", "DMA-API: ", "refcount_t: "];
+    let says = |line: &&str| match class {
+        Class::DebugObjects | Class::DmaApi | Class::Refcount => {
+            TAGS.iter().any(|tag| line.starts_with(tag))
+        }
+        Class::Kobject | Class::Slab => MESSAGES.iter().any(|(says, _)| line.contains(says)),
+        _ => false,
+    };
+    let message = case.message().find(says);
+    message.map(crate::readable).into_iter().collect()
 }
 
 /// usb_submit_urb() warns about the driver that called it.

@@ -2,18 +2,18 @@
 
 use std::fmt::Write as _;
 
-use crate::logs::LogReports;
+use super::suite::Suite;
 
-pub(super) fn render(logs: &[LogReports]) -> String {
+pub(super) fn render(suite: &Suite) -> String {
     let mut text = String::new();
-    for log in logs {
-        for report in &log.reports {
+    for case in &suite.cases {
+        for problem in &case.problems {
             let _ = writeln!(
                 text,
                 "::error file={},title={}::{}",
-                property(&log.file),
-                property(&report.title),
-                data(report.text.trim_end())
+                property(&case.file),
+                property(&problem.title),
+                data(problem.text.trim_end())
             );
         }
     }
@@ -34,7 +34,7 @@ fn property(text: &str) -> String {
 mod tests {
     #[test]
     fn an_annotation_is_one_line() {
-        let text = super::render(&super::super::sample());
+        let text = super::render(&super::super::sample_suite());
         assert_eq!(text.lines().count(), 1);
         assert!(
             text.starts_with(

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use knobrig_klog::{Report, Role};
+use knobrig_klog::{Part, Report, Role};
 
 use super::verdict;
 use crate::logs::LogReports;
@@ -16,8 +16,21 @@ pub(super) fn render(logs: &[LogReports]) -> String {
         for report in &log.reports {
             one(&mut text, &log.file, report);
         }
+        for report in &log.suppressed {
+            let title = &report.title;
+            let at = report.range.start;
+            let _ = writeln!(text, "\nno crash: {title} ({}, byte {at})", log.file);
+        }
     }
     text
+}
+
+/// `rmmod, in mydrv_exit`.
+fn told(part: &Part) -> String {
+    match &part.function {
+        Some(function) => format!("{}, in {function}", part.doing),
+        None => part.doing.clone(),
+    }
 }
 
 fn one(text: &mut String, file: &str, report: &Report) {
@@ -45,6 +58,14 @@ fn one(text: &mut String, file: &str, report: &Report) {
         && let Some(cache) = &object.cache
     {
         let _ = writeln!(text, "  object  of {cache}");
+    }
+    if let Some(place) = &report.place {
+        let _ = writeln!(text, "  was     {place}");
+    }
+    for (name, part) in [("victim", &report.victim), ("killer", &report.killer)] {
+        if let Some(part) = part {
+            let _ = writeln!(text, "  {name}  {}", told(part));
+        }
     }
     for (role, name) in [
         (Role::Fault, "at"),

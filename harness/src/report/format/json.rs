@@ -11,18 +11,24 @@ const VERSION: u32 = 1;
 pub(super) fn render(logs: &[LogReports]) -> Result<String, Error> {
     let mut text = String::new();
     for log in logs {
-        let reports = log
-            .reports
-            .iter()
-            .map(report)
-            .collect::<Result<Vec<_>, _>>();
-        let reports =
-            reports.map_err(|error| Error::Rig(format!("a report can't be written: {error}")))?;
-        let object = json!({ "version": VERSION, "file": log.file, "reports": reports });
+        let mut object = json!({
+            "version": VERSION,
+            "file": log.file,
+            "reports": all(&log.reports)?,
+        });
+        if !log.suppressed.is_empty() {
+            object["suppressed"] = all(&log.suppressed)?;
+        }
         text.push_str(&object.to_string());
         text.push('\n');
     }
     Ok(text)
+}
+
+fn all(reports: &[knobrig_klog::Report]) -> Result<Value, Error> {
+    let all = reports.iter().map(report).collect::<Result<Vec<_>, _>>();
+    all.map(Value::Array)
+        .map_err(|error| Error::Rig(format!("a report can't be written: {error}")))
 }
 
 /// A report with the names that the format promises.

@@ -2,19 +2,18 @@
 
 use std::fmt::Write as _;
 
-use super::verdict;
-use crate::logs::LogReports;
+use super::suite::Suite;
 
-pub(super) fn render(logs: &[LogReports]) -> String {
-    let mut text = format!("**{}**\n", verdict(logs));
-    for log in logs {
-        for report in &log.reports {
+pub(super) fn render(suite: &Suite) -> String {
+    let mut text = format!("**{}**\n", escape(&suite.verdict));
+    for case in &suite.cases {
+        for problem in &case.problems {
             let _ = write!(
                 text,
-                "\n### {}\n\n{}\n\n<details><summary>the kernel's words</summary>\n\n{}\n</details>\n",
-                escape(&report.title),
-                code(&log.file),
-                fenced(&report.text)
+                "\n### {}\n\n{}\n\n<details><summary>in full</summary>\n\n{}\n</details>\n",
+                escape(&problem.title),
+                code(&case.file),
+                fenced(&problem.text)
             );
         }
     }
@@ -61,7 +60,7 @@ mod tests {
 
     #[test]
     fn titles_are_text() {
-        let text = render(&super::super::sample());
+        let text = render(&super::super::sample_suite());
         assert!(text.starts_with("**1 crash in 1 of 2 logs**\n"));
         assert!(
             text.contains("### KASAN: slab-use-after-free Read in dk0\\_show\n"),

@@ -1,8 +1,10 @@
 //! Reports of kernel logs in the forms that people, programs, CI systems and trackers take.
 
-use crate::cli::ReportFormat;
+use crate::cli::{CaseFormat, ReportFormat};
 use crate::error::Error;
 use crate::logs::LogReports;
+
+use suite::Suite;
 
 mod github;
 mod human;
@@ -11,20 +13,36 @@ mod junit;
 mod ktap;
 mod markdown;
 mod sarif;
+pub mod suite;
 
 /// Logs in a format.
 ///
 /// # Errors
 /// The format can't be written.
 pub fn render(format: ReportFormat, logs: &[LogReports]) -> Result<String, Error> {
+    let cases = |format| render_cases(format, &Suite::of_logs(logs));
     match format {
         ReportFormat::Human => Ok(human::render(logs)),
         ReportFormat::Json => json::render(logs),
-        ReportFormat::Markdown => Ok(markdown::render(logs)),
-        ReportFormat::Junit => junit::render(logs),
-        ReportFormat::Sarif => sarif::render(logs),
-        ReportFormat::Ktap => Ok(ktap::render(logs)),
-        ReportFormat::Github => Ok(github::render(logs)),
+        ReportFormat::Markdown => cases(CaseFormat::Markdown),
+        ReportFormat::Junit => cases(CaseFormat::Junit),
+        ReportFormat::Sarif => cases(CaseFormat::Sarif),
+        ReportFormat::Ktap => cases(CaseFormat::Ktap),
+        ReportFormat::Github => cases(CaseFormat::Github),
+    }
+}
+
+/// Cases in a format.
+///
+/// # Errors
+/// The format can't be written.
+pub fn render_cases(format: CaseFormat, suite: &Suite) -> Result<String, Error> {
+    match format {
+        CaseFormat::Markdown => Ok(markdown::render(suite)),
+        CaseFormat::Junit => junit::render(suite),
+        CaseFormat::Sarif => sarif::render(suite),
+        CaseFormat::Ktap => Ok(ktap::render(suite)),
+        CaseFormat::Github => Ok(github::render(suite)),
     }
 }
 
@@ -47,6 +65,11 @@ fn verdict(logs: &[LogReports]) -> String {
 }
 
 #[cfg(test)]
+pub(crate) fn sample_suite() -> Suite {
+    Suite::of_logs(&sample())
+}
+
+#[cfg(test)]
 pub(crate) fn sample() -> Vec<LogReports> {
     let text = b"[    5.100000][   T77] ==================================================================\n\
         [    5.100000][   T77] BUG: KASAN: slab-use-after-free in dk0_show+0x12/0x40 [mydrv]\n\
@@ -61,10 +84,12 @@ pub(crate) fn sample() -> Vec<LogReports> {
         LogReports {
             file: "quiet.log".into(),
             reports: Vec::new(),
+            suppressed: Vec::new(),
         },
         LogReports {
             file: "con|sole.log".into(),
             reports: knobrig_klog::parse(text),
+            suppressed: Vec::new(),
         },
     ]
 }

@@ -4,31 +4,22 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::suite::{Case, Problem, Suite};
 use crate::error::Error;
-use crate::judge::finding::kebab;
-use crate::logs::LogReports;
 
-pub(super) fn render(logs: &[LogReports]) -> Result<String, Error> {
-    let class = |report: &knobrig_klog::Report| kebab(&report.class);
-    let all = || logs.iter().flat_map(|log| &log.reports);
-    let rules: BTreeSet<_> = all().map(class).collect();
+pub(super) fn render(suite: &Suite) -> Result<String, Error> {
+    let all = || suite.cases.iter().flat_map(|case| &case.problems);
+    let rules: BTreeSet<_> = all().map(|it| it.class.as_str()).collect();
     let rules: Vec<_> = rules.into_iter().map(|id| json!({ "id": id })).collect();
-    let results: Vec<Value> = (logs.iter())
-        .flat_map(|log| log.reports.iter().map(move |report| (log, report)))
-        .map(|(log, report)| {
+    let results: Vec<Value> = (suite.cases.iter())
+        .flat_map(|case| case.problems.iter().map(move |problem| (case, problem)))
+        .map(|(case, problem)| {
             json!({
-                "ruleId": class(report),
+                "ruleId": problem.class,
                 "level": "error",
-                "message": { "text": report.title },
-                "partialFingerprints": { "key/v1": report.key },
-                "locations": [{ "physicalLocation": {
-                    "artifactLocation": { "uri": uri(&log.file) },
-                    "region": {
-                        "byteOffset": report.range.start,
-                        "byteLength": report.range.len(),
-                        "snippet": { "text": report.text },
-                    },
-                }}],
+                "message": { "text": problem.title },
+                "partialFingerprints": { "key/v1": problem.key },
+                "locations": locations(case, problem),
             })
         })
         .collect();
@@ -47,6 +38,32 @@ pub(super) fn render(logs: &[LogReports]) -> Result<String, Error> {
     serde_json::to_string_pretty(&sarif)
         .map(|text| text + "\n")
         .map_err(|error| Error::Rig(format!("the SARIF report can't be written: {error}")))
+}
+
+/// The source's line first, where it is known: that is what a reviewer is shown.
+fn locations(case: &Case, problem: &Problem) -> Value {
+    let mut region = json!({ "snippet": { "text": problem.text } });
+    match &problem.range {
+        Some(range) => {
+            region["byteOffset"] = range.start.into();
+            region["byteLength"] = range.len().into();
+        }
+        None => region["startLine"] = 1.into(),
+    }
+    let log = json!({ "physicalLocation": {
+        "artifactLocation": { "uri": uri(&case.file) },
+        "region": region,
+    }});
+    let source = (problem.place.as_ref())
+        .and_then(|place| place.rsplit_once(':'))
+        .and_then(|(file, line)| Some((file, line.parse::<u32>().ok().filter(|it| *it > 0)?)))
+        .map(|(file, line)| {
+            json!({ "physicalLocation": {
+                "artifactLocation": { "uri": uri(file) },
+                "region": { "startLine": line },
+            }})
+        });
+    Value::Array(source.into_iter().chain([log]).collect())
 }
 
 /// A path as a relative reference: what a URI has another meaning for is escaped.
@@ -69,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_crash_is_a_result_of_its_class() {
-        let text = render(&super::super::sample()).expect("plain data");
+        let text = render(&super::super::sample_suite()).expect("plain data");
         let value: Value = serde_json::from_str(&text).expect("JSON");
         let run = &value["runs"][0];
         assert_eq!(run["tool"]["driver"]["rules"], json!([{ "id": "kasan" }]));

@@ -32,7 +32,7 @@ static BY_TASK: LazyLock<Regex> =
 
 /// What the expensive patterns hold, found first.
 static WORDS: LazyLock<[Finder<'_>; 3]> =
-    LazyLock::new(|| ["CPU: ", "by task ", "by thread "].map(|word| Finder::new(word)));
+    LazyLock::new(|| ["CPU: ", "by task ", "by thread "].map(Finder::new));
 
 pub(crate) fn collect(case: &Case<'_>) -> Facts {
     let mut facts = Facts::default();

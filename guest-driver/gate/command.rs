@@ -9,6 +9,7 @@
 //! | `arm GATE FUNC entry\|return any\|workers\|TID any\|own N MS stay\|sleep` | arms a gate at the N-th of these calls, `own` with a module under test on the stack; it lets go after MS |
 //! | `release GATE` | lets go whoever it holds, or will come to it |
 //! | `disarm` | releases all and frees them; `ETIMEDOUT` where one still holds somebody after a second |
+//! | `tidy` | unhooks what modules that have gone left: before one of them is loaded again |
 //! | `watch TID…` | notes the calls of these threads, and all with a module under test on the stack |
 //! | `unwatch` | notes no more |
 //! | `events`, `gates`, `passes` | what this descriptor reads from now on |
@@ -120,6 +121,7 @@ pub(crate) fn obey(opened: &Opened, text: &str) -> Result {
             gate::disarm(DISARM)?;
             hook::tidy(&mut guard);
         }
+        "tidy" => hook::tidy(&mut guard),
         "watch" => trail::begin(words.by_ref().map(|it| it.parse().map_err(|_| EINVAL)))?,
         "unwatch" => trail::end(),
         "events" => opened.read_now(Reads::Events),

@@ -6,8 +6,8 @@
 //! arming a gate is a few stores. Those of a module under test go with it.
 //!
 //! Functions are hooked in *batches*: an ftrace_ops each, all of the kernel's or all of one
-//! module's. A batch of a module that has gone is unregistered later, by the next command, and
-//! not as the module goes: the grace period would wait for whoever is held at a gate in that
+//! module's. A batch of a module that has gone is unregistered later, by a command, before the
+//! next module can be in its place, and not as the module goes: the grace period would wait for whoever is held at a gate in that
 //! module, and so hide the very bug that the gate is there for.
 
 use crate::command::Words;

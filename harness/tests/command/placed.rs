@@ -36,7 +36,7 @@ fn points_are_found_and_reached_and_a_correct_lifetime_stays_clean() {
     let place = Place::new();
     let mut command = place.run(&["--lifetime", "exit-waits", "--shapes", "placed"]);
     let output = command
-        .args(["--seed", "2", "--episodes", "40"])
+        .args(["--seed", "2", "--episodes", "25"])
         .output()
         .expect("knobrig runs");
     let said = String::from_utf8_lossy(&output.stdout);

@@ -62,6 +62,9 @@ impl<'a> Conductor<'a> {
         let mut seen = Ok(Default::default());
         let actors = run.episode.actors.len();
         let gated = !run.episode.gates.is_empty() || !run.episode.survey.is_empty();
+        if let Some(Err(why)) = self.gates.as_ref().map(Gates::tidy) {
+            self.outbox.fault(why);
+        }
         let opened = match gated {
             true => self.open(&run.episode),
             false => Ok(()),

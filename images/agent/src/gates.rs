@@ -105,6 +105,14 @@ impl Gates {
         self.say(&format!("modules {}", episode.under_test.join(" ")))
     }
 
+    /// Unhooks what a module left that has gone; before it is loaded again.
+    ///
+    /// # Errors
+    /// What failed, in words.
+    pub fn tidy(&self) -> Result<(), String> {
+        self.say("tidy")
+    }
+
     /// Hooks the functions that the episode names, arms its gates for these threads of its
     /// actors, and begins its survey. Gives the gates that are armed, and why others are not.
     ///

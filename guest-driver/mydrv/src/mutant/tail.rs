@@ -8,9 +8,9 @@
 //!
 //! What should be seen, with `exit-waits` and a reference held elsewhere that is given back
 //! during rmmod: a fault in the text of an unloaded module, if that thread is kept from running
-//! right after the signal. Priorities do it: it shares a CPU with a rmmod of a higher real-time
-//! one, which preempts it at the signal, and with a busy thread of one between the two, which
-//! runs whenever rmmod sleeps.
+//! right after the signal. A gate at the return of `wake_up_var()` does it, and so do priorities:
+//! it shares a CPU with a rmmod of a higher real-time one, which preempts it at the signal, and
+//! with a busy thread of one between the two, which runs whenever rmmod sleeps.
 
 use crate::rules::Rules;
 use crate::sys::node;

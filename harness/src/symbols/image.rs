@@ -116,6 +116,10 @@ impl Image {
         let entry = entry
             .take_while(|it| it.section == section)
             .find(|it| it.size > 0)?;
+        // The compiler's own constants are named by a hash, which says nothing.
+        if entry.name.starts_with("anon.") {
+            return None;
+        }
         let into = offset - entry.start;
         (into < entry.size).then(|| Symbol {
             name: entry.name.clone(),
@@ -199,6 +203,18 @@ impl Lines {
             }
         }
         found.unwrap_or_default()
+    }
+
+    /// Where the kernel's tree lay when it was built: what stands before `init/main.c` in the place
+    /// of the function that every kernel begins with.
+    pub(super) fn root(&self) -> Option<String> {
+        let entry = self.image.by_name.get("start_kernel")?.first()?;
+        let start = self.image.entries.get(*entry)?.start;
+        let line = self.frames(start).pop()?.file_line?;
+        let (file, _) = line.rsplit_once(':')?;
+        file.strip_suffix("init/main.c")
+            .filter(|it| !it.is_empty())
+            .map(str::to_owned)
     }
 
     /// As [`Lines::frames_of`], at an offset into a section.

@@ -188,7 +188,24 @@ impl Symbolizer {
             .collect()
     }
 
+    /// The frames at a frame's place, in the kernel's own paths: `drivers/base/core.c`.
     fn lines(&mut self, frame: &Frame) -> Vec<Frame> {
+        let mut frames = self.found(frame);
+        if !frames.is_empty()
+            && let Some(root) = self.kernel().and_then(image::Lines::root)
+        {
+            for frame in &mut frames {
+                if let Some(line) = frame.file_line.as_mut()
+                    && let Some(short) = line.strip_prefix(&root)
+                {
+                    *line = short.to_owned();
+                }
+            }
+        }
+        frames
+    }
+
+    fn found(&mut self, frame: &Frame) -> Vec<Frame> {
         if frame.inlined || frame.file_line.is_some() {
             return Vec::new();
         }

@@ -6,3 +6,4 @@ mod place;
 mod placed;
 mod report;
 mod run;
+mod schema;

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::schema;
+
 /// Longest wait for a run to get somewhere; a loaded machine boots a guest in 30 s.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(240);
 
@@ -80,19 +82,29 @@ impl Place {
         assert!(left.is_empty(), "files left: {left:?}");
     }
 
-    /// A JSON file of the run.
+    /// A JSON file of the run, which is as its schema says.
     pub(crate) fn json(&self, file: &str) -> Value {
         let path = self.out().join(file);
         let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        let value =
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        if let Some(schema) = schema::of(file) {
+            schema::check(schema, &value);
+        }
+        value
     }
 
-    /// The lines of a JSON-lines file of the run; each must be whole.
+    /// The lines of a JSON-lines file of the run; each must be whole, and as its schema says.
     pub(crate) fn json_lines(&self, file: &str) -> Vec<Value> {
         let path = self.out().join(file);
         let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         text.lines()
             .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}")))
+            .inspect(|value| {
+                if let Some(schema) = schema::of(file) {
+                    schema::check(schema, value);
+                }
+            })
             .collect()
     }
 

@@ -75,7 +75,9 @@ fn one(text: &mut String, file: &str, report: &Report) {
         let Some(stack) = report.stack(role) else {
             continue;
         };
-        for (index, frame) in stack.frames.iter().take(FRAMES).enumerate() {
+        // What the unwinder doesn't vouch for is in the log for those who want it.
+        let frames = stack.frames.iter().filter(|frame| frame.reliable);
+        for (index, frame) in frames.take(FRAMES).enumerate() {
             let label = if index == 0 { name } else { "" };
             let module = (frame.module.as_ref()).map_or(String::new(), |it| format!(" [{it}]"));
             let line = (frame.file_line.as_ref()).map_or(String::new(), |it| format!("  {it}"));

@@ -139,3 +139,87 @@ fn fitted(text: &str, width: f64) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::timeline::{Lane, Moment, VERSION};
+
+    fn bar(from_ns: u64, to_ns: u64, kind: BarKind) -> Bar {
+        Bar {
+            from_ns,
+            to_ns,
+            kind,
+            says: "read \"<knob>\" & more".into(),
+            result: Some("-ENODEV".into()),
+            failed: true,
+            open: false,
+        }
+    }
+
+    fn timeline() -> Timeline {
+        let lane = |name: &str, kind, bars| Lane {
+            name: name.into(),
+            kind,
+            bars,
+        };
+        Timeline {
+            version: VERSION,
+            begin_ns: 7,
+            length_ns: 1_000_000,
+            lanes: vec![
+                lane(
+                    "holder",
+                    LaneKind::Actor,
+                    vec![bar(0, 900_000, BarKind::Step)],
+                ),
+                lane(
+                    "rmmod",
+                    LaneKind::Teardown,
+                    vec![bar(5, 10, BarKind::Wait), bar(10, 999_000, BarKind::Step)],
+                ),
+                lane(
+                    "device",
+                    LaneKind::Device,
+                    vec![bar(100, 500_000, BarKind::Gate)],
+                ),
+            ],
+            faults: vec![Moment {
+                at_ns: 600_000,
+                says: "KASAN: <bug>".into(),
+            }],
+        }
+    }
+
+    #[test]
+    fn every_bar_is_drawn_within_the_picture_and_said() {
+        let svg = svg(&timeline(), "a <title>");
+        assert_eq!(svg.matches("<rect").count(), 4);
+        assert_eq!(
+            svg.matches("<g tabindex=\"0\"").count(),
+            svg.matches("</g>").count()
+        );
+        assert!(svg.contains(
+            "aria-label=\"read &quot;&lt;knob&gt;&quot; &amp; more: -ENODEV (from 0 us, 900 us)\""
+        ));
+        assert!(svg.contains("KASAN: &lt;bug&gt;") && !svg.contains("<bug>"));
+        for part in svg.split("<rect ").skip(1) {
+            let number = |name: &str| -> f64 {
+                let (_, rest) = part.split_once(&format!("{name}=\"")).expect("it has one");
+                let (number, _) = rest.split_once('"').expect("it ends");
+                number.parse().expect("a number")
+            };
+            assert!(
+                number("x") >= NAMES && number("x") + number("width") <= WIDTH,
+                "{part}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_label_is_cut_to_its_bar() {
+        assert_eq!(fitted("read it", 100.0), "read it");
+        assert_eq!(fitted("read it now", 40.0), "read …");
+        assert_eq!(fitted("read it now", 20.0), "");
+    }
+}

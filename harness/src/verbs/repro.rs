@@ -1,9 +1,11 @@
 //! `knobrig repro`: the episode of a finding again, as often as wanted.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use knobrig_proto::Step;
 use serde::Serialize;
 
 use super::campaign::{Campaign, Settings, Trials};
@@ -40,7 +42,7 @@ impl Case {
     /// It can't be read, has no episode, or set-up fails.
     pub(super) fn open(arguments: &CaseArgs<'_>) -> Result<Self, Error> {
         let finding = dir::read_finding(arguments.finding)?;
-        let Some(plan) = finding.episode.clone() else {
+        let Some(mut plan) = finding.episode.clone() else {
             return Err(Error::Usage(format!(
                 "{} has no episode to run again: it was met before one ran",
                 arguments.finding.display()
@@ -75,7 +77,12 @@ impl Case {
                 prepared.kernel.id, setting.kernel
             ));
         }
-        if arguments.correct && setting.mutant.is_some() {
+        if arguments.correct
+            && let Some(mutant) = &setting.mutant
+        {
+            let name = arguments.target.unwrap_or(&setting.target);
+            let planted = Chosen::find(name, Some(&setting.lifetime), Some(mutant))?;
+            leave_out(&mut plan, &planted, &target);
             differs.push("the mutant is left out".into());
         }
         Ok(Self {
@@ -120,6 +127,28 @@ impl Case {
             ..Settings::inner(setting.seed, Goal::Episodes(u64::MAX), command)
         };
         Campaign::new(Instant::now(), &self.target, &self.prepared, settings, dir)
+    }
+}
+
+/// Takes the parameters that plant a mutant out of a plan's loads.
+fn leave_out(plan: &mut Plan, planted: &Chosen, correct: &Chosen) {
+    let actors = plan.episode.actors.iter_mut().flat_map(|it| &mut it.steps);
+    let steps = plan.episode.before.iter_mut().chain(actors);
+    for step in steps.chain(&mut plan.episode.after) {
+        let Step::Load { module, params } = step else {
+            continue;
+        };
+        let named = |target: &Chosen| -> BTreeSet<String> {
+            let module = target.modules().find(|it| it.name == *module);
+            let params = module.map_or_else(String::new, |it| target.params(it, None));
+            params.split(' ').map(str::to_owned).collect()
+        };
+        let plants: BTreeSet<_> = named(planted)
+            .difference(&named(correct))
+            .cloned()
+            .collect();
+        let kept = params.split(' ').filter(|word| !plants.contains(*word));
+        *params = kept.collect::<Vec<_>>().join(" ");
     }
 }
 

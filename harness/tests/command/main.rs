@@ -5,5 +5,6 @@ mod gallery;
 mod place;
 mod placed;
 mod report;
+mod repro;
 mod run;
 mod schema;

@@ -146,7 +146,7 @@ fn a_function_of_another_build_has_no_line() {
     let Some(path) = compile(dir.path(), "mydrv.ko", &["-c"]) else {
         return;
     };
-    let files = Files::find(None, &[path.clone()]).expect("it is there");
+    let files = Files::find(None, std::slice::from_ref(&path)).expect("it is there");
     let (_, size) = function(&path, "dk0_show");
     let report = read(&console(4, size + 0x100, " [mydrv]"), &files);
     assert!(
@@ -191,7 +191,7 @@ fn code_of_a_module_that_is_gone_has_name_and_line() {
     let Some(path) = compile(dir.path(), "mydrv.ko", &["-c"]) else {
         return;
     };
-    let files = Files::find(None, &[path.clone()]).expect("it is there");
+    let files = Files::find(None, std::slice::from_ref(&path)).expect("it is there");
     let (start, _) = function(&path, "dk0_show");
     let at = 0xffff_ffff_c020_0000u64 + start;
     let log = format!(

@@ -1,6 +1,7 @@
 //! What a thread was at when it made, freed or touched an object, told from its stack: which
 //! operation of user space or which teardown it carried out. Data: extend the table, no code.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use crate::case::Case;
@@ -77,7 +78,7 @@ const ENTRIES: &[(Kind, &str, &[&str])] = &[
     (
         Kind::Teardown,
         "unmount",
-        &["*sys_umount*", "deactivate_super", "cleanup_mnt"],
+        &["*sys_umount", "deactivate_super", "cleanup_mnt"],
     ),
     (
         Kind::SetUp,
@@ -305,12 +306,45 @@ const ENTRIES: &[(Kind, &str, &[&str])] = &[
     (Kind::Thread, "a thread of the kernel", &["kthread"]),
 ];
 
-static SETS: LazyLock<Vec<SkipSet>> = LazyLock::new(|| {
-    let sets = ENTRIES
-        .iter()
-        .map(|(_, _, functions)| SkipSet::new(&[functions]));
-    sets.collect()
+/// [`ENTRIES`] by function: asked of every frame, so one look must do.
+struct Index {
+    whole: HashMap<&'static str, usize>,
+    /// `abc*`
+    starts: Vec<(&'static str, usize)>,
+    /// `*abc`
+    ends: Vec<(&'static str, usize)>,
+}
+
+static INDEX: LazyLock<Index> = LazyLock::new(|| {
+    let mut index = Index {
+        whole: HashMap::new(),
+        starts: Vec::new(),
+        ends: Vec::new(),
+    };
+    for (number, (_, _, functions)) in ENTRIES.iter().enumerate() {
+        for function in *functions {
+            match (function.strip_prefix('*'), function.strip_suffix('*')) {
+                (Some(end), _) => index.ends.push((end, number)),
+                (None, Some(start)) => index.starts.push((start, number)),
+                (None, None) => {
+                    index.whole.entry(function).or_insert(number);
+                }
+            }
+        }
+    }
+    index
 });
+
+/// The entry that a function stands for, as a number in [`ENTRIES`].
+fn entry(function: &str) -> Option<usize> {
+    let starts = || {
+        let mut all = INDEX.starts.iter();
+        all.find(|(it, _)| function.starts_with(it))
+    };
+    let ends = || INDEX.ends.iter().find(|(it, _)| function.ends_with(it));
+    let whole = INDEX.whole.get(function).copied();
+    whole.or_else(|| starts().or_else(ends).map(|(_, number)| *number))
+}
 
 /// Where an interrupt came in: what stands below was at something else.
 static INTERRUPTED: LazyLock<SkipSet> = LazyLock::new(|| {
@@ -336,15 +370,12 @@ fn part(stack: &Stack) -> Option<Part> {
     let mut found: Option<(usize, &Frame)> = None;
     let mut teardown = false;
     for frame in &frames {
-        for (index, set) in SETS.iter().enumerate() {
-            if !set.has(&frame.function) {
-                continue;
-            }
-            teardown |= matches!(ENTRIES[index].0, Kind::Teardown | Kind::Step);
-            let better = found.is_none_or(|(best, _)| ENTRIES[index].0 <= ENTRIES[best].0);
-            if better {
-                found = Some((index, frame));
-            }
+        let Some(index) = entry(&frame.function) else {
+            continue;
+        };
+        teardown |= matches!(ENTRIES[index].0, Kind::Teardown | Kind::Step);
+        if found.is_none_or(|(best, _)| ENTRIES[index].0 <= ENTRIES[best].0) {
+            found = Some((index, frame));
         }
     }
     let (index, frame) = found?;

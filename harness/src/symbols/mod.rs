@@ -5,8 +5,8 @@
 //! function of another size is another build's, and a line of that would be wrong: such a frame
 //! stays as it is.
 //!
-//! - [`image`]: one ELF file, its functions and its lines;
-//! - [`relocate`]: a module's debug sections, as its linker would have left them.
+//! - `image`: one ELF file, its functions and its lines;
+//! - `relocate`: a module's debug sections, as its linker would have left them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -145,7 +145,7 @@ pub(super) struct Turn<'a> {
 }
 
 impl Points {
-    /// None found yet, to be looked for among what the driver's modules call and [`GENERIC`].
+    /// None found yet, to be looked for among what the driver's modules call and the generic ones.
     pub fn among(called: impl IntoIterator<Item = String>) -> Self {
         let generic = GENERIC.iter().map(|name| (*name).to_owned());
         let mut candidates: Vec<_> = called

@@ -5,3 +5,4 @@ mod gallery;
 mod place;
 mod report;
 mod run;
+mod target;

@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub mod kernel;
+pub mod target;
+
 use crate::judge::finding::kebab;
 use crate::judge::plan::{MIX, Shape};
+use kernel::{BuildArgs, KernelArgs};
 
 /// Races between a driver's files and its teardown: placed, replayed, explained.
 #[derive(Debug, Parser)]
@@ -27,7 +31,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Boot a guest and make opens, reads, writes and closes collide with rmmod.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Run every planted bug and every lifetime of a target: does the rig find what it must?
     Gallery(GalleryArgs),
     /// Show each rule of each lifetime as observed in a real guest.
@@ -45,6 +49,9 @@ pub enum Verb {
     /// Kernel images: build, show, clean.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Targets: list, show, check, and a first file for a driver of yours.
+    #[command(subcommand)]
+    Target(target::TargetCommand),
     /// Measure the rig against a plain loop on the same image.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -65,6 +72,11 @@ pub struct RunArgs {
     /// A planted bug of the target.
     #[arg(long)]
     pub mutant: Option<String>,
+    /// A directory with a module's sources, or one with several such directories: built, in C by
+    /// kbuild, in Rust with the crates of its Cargo.toml, it takes the place of the target's module
+    /// of that name.
+    #[arg(long, value_name = "DIR")]
+    pub module_dir: Vec<PathBuf>,
     /// How long episodes run, from the first guest's start: 90s, 10m, 2h.
     #[arg(long, default_value = "60s", conflicts_with = "episodes")]
     pub duration: Span,
@@ -74,19 +86,15 @@ pub struct RunArgs {
     /// Decides every episode; the same seed plans the same run [default: random].
     #[arg(long)]
     pub seed: Option<u64>,
-    /// vCPUs of the guest.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=8))]
-    pub cpus: u32,
+    /// vCPUs of the guest [default: the target's, else 2].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(2..=8))]
+    pub cpus: Option<u32>,
     /// Memory of the guest in MiB.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(256..=65536))]
     pub memory: u32,
-    /// The kernel: kasan, debug (kasan and the heavy checkers), release (debug and delayed
-    /// kobject release).
-    #[arg(long, default_value = "kasan")]
-    pub variant: VariantArg,
-    /// Build the kernel from this tree or tarball instead of the pinned source.
-    #[arg(long, value_name = "DIR|TARBALL")]
-    pub kernel_source: Option<PathBuf>,
+    /// Which kernel.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
     /// How guest code runs; auto takes KVM where it truly works.
     #[arg(long, value_enum, default_value = "auto")]
     pub accel: AccelChoice,
@@ -350,15 +358,30 @@ pub struct TestArgs {
 pub enum ImageCommand {
     /// Build a kernel, or tell that it is there.
     Build {
-        /// kasan, debug or release.
-        #[arg(long, default_value = "kasan")]
-        variant: VariantArg,
-        /// Build from this tree or tarball instead of the pinned source.
-        #[arg(long, value_name = "DIR|TARBALL")]
-        kernel_source: Option<PathBuf>,
+        /// Which.
+        #[command(flatten)]
+        kernel: BuildArgs,
+        /// Call it so, for `--image`.
+        #[arg(long)]
+        name: Option<String>,
     },
-    /// List what the cache holds.
+    /// List what the cache holds: size, age, kernel, options, names.
+    #[command(visible_alias = "ls")]
     Show,
+    /// Check a kernel that was built elsewhere: what its configuration lacks, and what that costs.
+    Check {
+        /// A bzImage or vmlinux.
+        kernel: PathBuf,
+        /// Its vmlinux, with symbols.
+        #[arg(long, value_name = "FILE")]
+        vmlinux: Option<PathBuf>,
+        /// A directory with its modules.
+        #[arg(long, value_name = "DIR")]
+        modules: Option<PathBuf>,
+        /// Its configuration, where neither the kernel nor a file beside it tells it.
+        #[arg(long, value_name = "FILE")]
+        kernel_config: Option<PathBuf>,
+    },
     /// Free what no current source makes use of.
     Clean {
         /// Free everything.
@@ -370,6 +393,8 @@ pub enum ImageCommand {
 /// `bench`
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
+    /// The time to a target's first finding, against four plain loops on the same image, in turns.
+    Find(Box<FindArgs>),
     /// The overlap ratio of gates against a plain loop, and episodes per second.
     Overlap {
         /// Lifetime of mydrv.
@@ -391,6 +416,29 @@ pub enum BenchCommand {
         #[arg(long, value_enum, default_value = "human")]
         format: Format,
     },
+}
+
+/// `bench find`
+#[derive(Debug, Args)]
+pub struct FindArgs {
+    /// A built-in target, or a target file (.toml), of which a finding is known.
+    #[arg(long)]
+    pub target: String,
+    /// Seeds; each is run by the rig and by the loops, one after the other.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub seeds: u64,
+    /// The longest that either may look for it.
+    #[arg(long, default_value = "60s")]
+    pub budget: Span,
+    /// Which kernel.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+    /// How guest code runs.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub accel: AccelChoice,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
 }
 
 /// How guest code is to run.

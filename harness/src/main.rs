@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Verb::Test(arguments) => verbs::test::run(arguments),
         Verb::Doctor => verbs::doctor::run(),
         Verb::Image(command) => verbs::image::run(command),
+        Verb::Target(command) => verbs::target::run(command),
         Verb::Bench(command) => verbs::bench::run(command),
         Verb::ProbeKvm => {
             println!(

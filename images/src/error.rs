@@ -9,6 +9,52 @@ pub enum Error {
     /// No such variant.
     #[error("no kernel variant {0:?}; there are kasan, debug and release")]
     UnknownVariant(String),
+    /// No kernel's version.
+    #[error("{0:?} is no kernel version; write 6.1.170, or 6.1 for the newest of that series")]
+    Version(String),
+    /// No image of that name or id.
+    #[error(
+        "no image {name:?}; `cargo rig image ls` lists them, `cargo rig image build --name` makes one"
+    )]
+    NoImage {
+        /// What was asked for.
+        name: String,
+    },
+    /// A name that can't be a file's.
+    #[error("{0:?} is no name for an image: letters, digits, '.', '-' and '_' are possible")]
+    ImageName(String),
+    /// A kernel that was given lacks what the rig can't do without.
+    #[error("{kernel} can't be used here: {}", .lacks.join("; "))]
+    Unusable {
+        /// Which.
+        kernel: PathBuf,
+        /// What it lacks, and what for.
+        lacks: Vec<String>,
+    },
+    /// A module in Rust for a kernel that has none.
+    #[error(
+        "{path} is in Rust, and {kernel} was built without it: modules in Rust need Linux \
+         {}.{} or newer here", .from.0, .from.1
+    )]
+    NoRust {
+        /// The module.
+        path: PathBuf,
+        /// The kernel.
+        kernel: String,
+        /// The first release.
+        from: (u32, u32),
+    },
+    /// A module from source for a kernel whose build tree isn't known.
+    #[error(
+        "{path} can't be built: {kernel} came without its build tree; give --modules \
+         /lib/modules/VERSION with its `build`, or a target with path = \"….ko\""
+    )]
+    NoBuildTree {
+        /// The module.
+        path: PathBuf,
+        /// The kernel.
+        kernel: String,
+    },
     /// A file operation failed.
     #[error("failed to {what} {path}: {source}; check the disk's space and the rights there")]
     File {

@@ -1,4 +1,5 @@
-//! The initramfs: the agent as /init, modules in /modules, /dev/console; newc, uncompressed
+//! The initramfs: the agent as /init, modules in /modules and the list of those that come first,
+//! /dev/console; newc, uncompressed
 //! (unpacking costs the guest more than reading).
 
 use std::io::Write;
@@ -11,9 +12,10 @@ use crate::error::Error;
 use crate::hash::Content;
 
 /// Version of the layout.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-/// Finds an initramfs with this agent and these modules (name, file), or makes it.
+/// Finds an initramfs with this agent and these modules (name, file), or makes it. The agent loads
+/// the modules that are named `first` in that order before it does anything else.
 ///
 /// # Errors
 /// A file can't be read, or the cache can't be written.
@@ -21,12 +23,14 @@ pub fn initramfs(
     cache: &Cache,
     agent: &Path,
     modules: &[(String, PathBuf)],
+    first: &[String],
 ) -> Result<PathBuf, Error> {
     let read = |path: &Path| std::fs::read(path).map_err(Error::file("read", path));
     let agent = read(agent)?;
     let mut content = Content::of("initramfs")
         .field(&VERSION.to_le_bytes())
-        .field(&agent);
+        .field(&agent)
+        .field(first.join("\n").as_bytes());
     let mut files = Vec::new();
     for (name, path) in modules {
         if name.is_empty()
@@ -44,12 +48,16 @@ pub fn initramfs(
     if path.is_file() {
         return Ok(path);
     }
-    let archive = archive(&agent, &files).map_err(Error::file("write", &path))?;
+    let archive = archive(&agent, &files, first).map_err(Error::file("write", &path))?;
     write_whole(&path, &archive)?;
     Ok(path)
 }
 
-fn archive(agent: &[u8], modules: &[(&str, Vec<u8>)]) -> std::io::Result<Vec<u8>> {
+fn archive(
+    agent: &[u8],
+    modules: &[(&str, Vec<u8>)],
+    first: &[String],
+) -> std::io::Result<Vec<u8>> {
     let mut archive = Archive::default();
     for dir in ["dev", "proc", "sys", "modules"] {
         archive.add(Builder::new(dir).mode(0o755), ModeFileType::Directory, &[])?;
@@ -69,6 +77,9 @@ fn archive(agent: &[u8], modules: &[(&str, Vec<u8>)]) -> std::io::Result<Vec<u8>
         let entry = Builder::new(&format!("modules/{name}.ko")).mode(0o644);
         archive.add(entry, ModeFileType::Regular, module)?;
     }
+    let first: String = first.iter().map(|name| format!("{name}\n")).collect();
+    let entry = Builder::new("modules/first").mode(0o644);
+    archive.add(entry, ModeFileType::Regular, first.as_bytes())?;
     trailer(archive.bytes)
 }
 
@@ -101,7 +112,7 @@ mod tests {
         let file = dir.path().join("f");
         std::fs::write(&file, "x").expect("writes");
         let error =
-            initramfs(&cache, &file, &[("../x".into(), file.clone())]).expect_err("refused");
+            initramfs(&cache, &file, &[("../x".into(), file.clone())], &[]).expect_err("refused");
         assert!(matches!(error, Error::ModuleName(_)), "{error}");
     }
 }

@@ -22,7 +22,7 @@ use crate::lock::Lock;
 use crate::packages::{self, Need};
 use crate::progress::Progress;
 use crate::run::{Run, Stream};
-use crate::source::{self, Source};
+use crate::source::{self, KernelSource, RUST_FROM, Source};
 use crate::toolchain::Toolchain;
 use crate::variant::Variant;
 
@@ -71,8 +71,21 @@ const CONFIGURE: Duration = Duration::from_secs(600);
 pub struct KernelRequest {
     /// Its checkers.
     pub variant: Variant,
-    /// A tree or tarball in place of the pinned source.
-    pub source: Option<PathBuf>,
+    /// What it is built from.
+    pub source: KernelSource,
+    /// Fragments of a configuration that are merged over ours.
+    pub fragments: Vec<PathBuf>,
+}
+
+impl KernelRequest {
+    /// The kernel that everything was tried with.
+    pub fn pinned(variant: Variant) -> Self {
+        Self {
+            variant,
+            source: KernelSource::Pinned,
+            fragments: Vec::new(),
+        }
+    }
 }
 
 /// A kernel that is built.
@@ -88,7 +101,8 @@ pub struct Kernel {
     pub source: String,
     /// Content id of the source with its patches.
     pub source_hash: String,
-    /// The image that QEMU starts: vmlinux, stripped, by its PVH entry.
+    /// The image that QEMU starts: vmlinux, stripped, by its PVH entry; a bzImage where the release's
+    /// PVH entry can't be used.
     pub boot: PathBuf,
     /// vmlinux with line tables.
     pub vmlinux: PathBuf,
@@ -96,6 +110,23 @@ pub struct Kernel {
     pub build: PathBuf,
     /// Its modules, stripped, by name.
     pub modules: BTreeMap<String, PathBuf>,
+    /// Somebody else built it: nothing of it is in the cache, and `variant` says nothing.
+    #[serde(default)]
+    pub given: bool,
+    /// Whether modules in Rust can be built for it.
+    #[serde(default = "yes")]
+    pub rust: bool,
+    /// The source's tree; empty in a record of old.
+    #[serde(default)]
+    pub tree: PathBuf,
+    /// Fragments of the user's, by their file names.
+    #[serde(default)]
+    pub fragments: Vec<String>,
+}
+
+/// Every kernel of the first records was built with Rust.
+fn yes() -> bool {
+    true
 }
 
 /// The record on disk.
@@ -109,7 +140,11 @@ struct Record {
 struct Recipe {
     variant: Variant,
     source: Source,
-    fragments: Vec<(&'static str, String)>,
+    /// Ours, then the user's.
+    fragments: Vec<(String, String)>,
+    /// The names of the user's.
+    own: Vec<String>,
+    rust: bool,
     toolchain: Toolchain,
 }
 
@@ -144,14 +179,14 @@ pub fn find_kernel(cache: &Cache, request: &KernelRequest) -> Result<Option<Kern
 
 /// The id that a kernel has or would have; none while its source or compilers are not there.
 pub(crate) fn wanted_id(cache: &Cache, request: &KernelRequest) -> Result<Option<String>, Error> {
-    let Some(source) = source::find(cache, request.source.as_deref())? else {
+    let Some(source) = source::find(cache, &request.source)? else {
         return Ok(None);
     };
     let Ok(toolchain) = Toolchain::find() else {
         // Without compilers nothing was built by them.
         return Ok(None);
     };
-    Ok(Some(recipe(request.variant, source, toolchain)?.id()))
+    Ok(Some(recipe(request, source, toolchain)?.id()))
 }
 
 /// Finds a kernel, or builds it; packages, source and tools are fetched as needed.
@@ -173,10 +208,12 @@ pub fn ensure_kernel(
     }
     packages::ensure_packages(&[Need::kernel()], progress)?;
     let toolchain = Toolchain::find()?;
-    let source = source::ensure(cache, request.source.as_deref(), progress)?;
-    toolchain.ensure_rust_lib(cache, progress)?;
-    toolchain.ensure_bindgen(cache, progress)?;
-    let recipe = recipe(request.variant, source, toolchain)?;
+    let source = source::ensure(cache, &request.source, progress)?;
+    let recipe = recipe(request, source, toolchain)?;
+    if recipe.rust {
+        recipe.toolchain.ensure_rust_lib(cache, progress)?;
+        recipe.toolchain.ensure_bindgen(cache, progress)?;
+    }
     let id = recipe.id();
     let dir = place(cache, &id)?;
     let purpose = format!("builds the {} kernel {id}", recipe.variant);
@@ -217,18 +254,37 @@ pub(crate) fn make(cache: &Cache, toolchain: &Toolchain, build: &Path) -> Result
     Ok(make)
 }
 
-fn recipe(variant: Variant, source: Source, toolchain: Toolchain) -> Result<Recipe, Error> {
+fn recipe(request: &KernelRequest, source: Source, toolchain: Toolchain) -> Result<Recipe, Error> {
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(Error::file("read", path));
+    let rust = source::release_of(&source.tree)? >= RUST_FROM;
     let dir = Variant::config_dir(&crate::workspace_root());
     let mut fragments = Vec::new();
-    for name in variant.fragments() {
-        let path = dir.join(name);
-        let text = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
-        fragments.push((*name, text));
+    let rust_fragment = rust.then_some("rust.config");
+    for name in request
+        .variant
+        .fragments()
+        .iter()
+        .copied()
+        .chain(rust_fragment)
+    {
+        fragments.push((name.to_owned(), read(&dir.join(name))?));
+    }
+    let mut own = Vec::new();
+    for path in &request.fragments {
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        fragments.push((path.display().to_string(), read(path)?));
+        own.push(name);
     }
     Ok(Recipe {
-        variant,
+        variant: request.variant,
         source,
         fragments,
+        own,
+        rust,
         toolchain,
     })
 }
@@ -298,20 +354,50 @@ impl Build<'_> {
         };
         append().map_err(Error::file("write", &path))?;
         self.make(tree, "configure the kernel", &[&output, "olddefconfig"])?;
-        // What it lacks for Rust, in its own words; olddefconfig would only drop RUST.
-        self.make(
-            tree,
-            "build Rust in this kernel",
-            &[&output, "rustavailable"],
-        )?;
+        if self.recipe.rust {
+            // What it lacks for Rust, in its own words; olddefconfig would only drop RUST.
+            self.make(
+                tree,
+                "build Rust in this kernel",
+                &[&output, "rustavailable"],
+            )?;
+        }
         let config = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
-        let lost = config::lost(&self.recipe.fragments, &config);
+        let lost = self.lost(tree, &config)?;
         if !lost.is_empty() {
             return Err(Error::LostOptions(lost));
         }
         write_whole(&done, b"")?;
         self.progress.end();
+        if !self.recipe.rust {
+            self.progress.say(&format!(
+                "{} is built without Rust, which needs Linux {}.{} or newer here: mydrv and other \
+                 modules in Rust are not built for it",
+                self.recipe.source.name, RUST_FROM.0, RUST_FROM.1
+            ));
+        }
         Ok(())
+    }
+
+    /// The options that this source knows and did not keep. What it doesn't know is told.
+    fn lost(&self, tree: &Path, config: &str) -> Result<Vec<String>, Error> {
+        let lost = config::lost(&self.recipe.fragments, config);
+        if lost.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<_> = lost.iter().map(|it| it.option.as_str()).collect();
+        let known = config::known(tree, &names)?;
+        let (lost, unknown): (Vec<_>, Vec<_>) =
+            (lost.iter()).partition(|it| known.contains(&it.option));
+        if !unknown.is_empty() {
+            let unknown: Vec<_> = unknown.iter().map(|it| it.option.as_str()).collect();
+            self.progress.say(&format!(
+                "{} does not know {}",
+                self.recipe.source.name,
+                unknown.join(", ")
+            ));
+        }
+        Ok(lost.into_iter().map(ToString::to_string).collect())
     }
 
     fn make(&self, dir: &Path, what: &str, arguments: &[&str]) -> Result<(), Error> {
@@ -343,7 +429,7 @@ impl Build<'_> {
         let mut make = make(self.cache, &self.recipe.toolchain, build)?;
         make.arg(format!("-j{cores}"))
             .args(KERNEL_FLAGS)
-            .args(["vmlinux", "modules"]);
+            .args(self.goals());
         let cpu_before = cpu_of_children();
         let mut done = 0;
         Run::new("build the kernel", make, BUILD)
@@ -365,10 +451,31 @@ impl Build<'_> {
         Ok(())
     }
 
+    /// Older kernels instrument what runs at the PVH entry, where there is no shadow memory yet:
+    /// with KASAN they never say a word. They are started as a bzImage.
+    fn by_pvh(&self) -> bool {
+        self.recipe.rust
+    }
+
+    fn goals(&self) -> &'static [&'static str] {
+        match self.by_pvh() {
+            true => &["vmlinux", "modules"],
+            false => &["bzImage", "modules"],
+        }
+    }
+
     /// Strips what boots and lists the modules.
     fn finish(&self, id: &str, build: &Path) -> Result<Kernel, Error> {
         let boot = self.dir.join("boot");
-        self.strip(&["--strip-all"], &build.join("vmlinux"), &boot)?;
+        match self.by_pvh() {
+            true => self.strip(&["--strip-all"], &build.join("vmlinux"), &boot)?,
+            false => {
+                let image = build.join("arch/x86/boot/bzImage");
+                std::fs::copy(&image, &boot)
+                    .map(drop)
+                    .map_err(Error::file("copy", &image))?;
+            }
+        }
         let stripped = self.dir.join("modules");
         std::fs::create_dir_all(&stripped).map_err(Error::file("create", &stripped))?;
         let order = build.join("modules.order");
@@ -393,6 +500,10 @@ impl Build<'_> {
             vmlinux: build.join("vmlinux"),
             build: build.to_path_buf(),
             modules,
+            given: false,
+            rust: self.recipe.rust,
+            tree: self.recipe.source.tree.clone(),
+            fragments: self.recipe.own.clone(),
         })
     }
 
@@ -433,11 +544,10 @@ fn is_step(line: &str) -> bool {
 /// Steps that earlier attempts did.
 fn steps_in_log(log: &Path) -> u64 {
     std::fs::read_to_string(log).map_or(0, |log| {
-        log.lines()
-            // Those of the configuration come first, and are not of the build.
-            .skip_while(|line| !line.contains("Rust is available"))
-            .filter(|line| is_step(line))
-            .count() as u64
+        // Those of the configuration come first, and are not of the build.
+        let built = log.rsplit("configuration written to .config").next();
+        let lines = built.unwrap_or_default().lines();
+        lines.filter(|line| is_step(line)).count() as u64
     })
 }
 
@@ -487,7 +597,9 @@ mod tests {
             Recipe {
                 variant: Variant::Kasan,
                 source: source.clone(),
-                fragments: vec![("base.config", text.to_owned())],
+                fragments: vec![("base.config".into(), text.to_owned())],
+                own: Vec::new(),
+                rust: true,
                 toolchain: toolchain.clone(),
             }
             .id()

@@ -6,14 +6,18 @@
 
 mod apt;
 mod cache;
+mod check;
 mod config;
 mod crates;
 mod error;
+mod given;
 mod hash;
 mod initramfs;
 mod kernel;
 mod lock;
+mod modinfo;
 mod module;
+mod names;
 mod packages;
 mod programs;
 mod progress;
@@ -26,14 +30,19 @@ mod variant;
 use std::path::{Path, PathBuf};
 
 pub use cache::Cache;
+pub use check::{Missing, check_config};
 pub use error::Error;
+pub use given::{Given, GivenKernel, given_kernel};
 pub use initramfs::initramfs;
 pub use kernel::{Kernel, KernelRequest, ensure_kernel, find_kernel};
-pub use module::{Module, ensure_module};
+pub use modinfo::{ModInfo, modinfo, needed_modules, plain_module};
+pub use module::{Module, ensure_module, module_of_dir};
+pub use names::{name_kernel, named_kernel};
 pub use packages::{Need, ensure_packages, missing_packages};
 pub use programs::{Programs, ensure_programs};
 pub use progress::Progress;
 pub use show::{Clean, Entry, Freed, clean, list};
+pub use source::KernelSource;
 pub use variant::Variant;
 
 /// The root of this project's source, where it was compiled: the kernel's fragments, the

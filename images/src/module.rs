@@ -15,6 +15,7 @@ use crate::kernel::{self, Kernel};
 use crate::lock::Lock;
 use crate::progress::Progress;
 use crate::run::{Run, Stream};
+use crate::source::RUST_FROM;
 use crate::toolchain::Toolchain;
 
 /// Version of the build's rules.
@@ -51,6 +52,19 @@ pub fn ensure_module(
         .map_err(|error| no_module(dir, &error.to_string()))?;
     if !dir.join("Kbuild").is_file() && !dir.join("Makefile").is_file() {
         return Err(no_module(&dir, "it has no Kbuild and no Makefile"));
+    }
+    if kernel.build.as_os_str().is_empty() {
+        return Err(Error::NoBuildTree {
+            path: dir,
+            kernel: kernel.source.clone(),
+        });
+    }
+    if !kernel.rust && has_rust(&dir)? {
+        return Err(Error::NoRust {
+            path: dir,
+            kernel: format!("Linux {}", kernel.release),
+            from: RUST_FROM,
+        });
     }
     let manifest = Some(dir.join("Cargo.toml")).filter(|manifest| manifest.is_file());
     let mut content = Content::of("module")
@@ -120,6 +134,34 @@ pub fn ensure_module(
     Ok(module)
 }
 
+/// The name of the module that a directory makes, by its Kbuild file or Makefile.
+///
+/// # Errors
+/// It has neither, or doesn't name one module.
+pub fn module_of_dir(dir: &Path) -> Result<String, Error> {
+    let file = ["Kbuild", "Makefile"].map(|name| dir.join(name));
+    let Some(file) = file.iter().find(|file| file.is_file()) else {
+        return Err(no_module(dir, "it has no Kbuild and no Makefile"));
+    };
+    let text = std::fs::read_to_string(file).map_err(Error::file("read", file))?;
+    let objects = text.lines().filter_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        let key = key.trim_end_matches([':', '+', ' ', '\t']);
+        (key.trim() == "obj-m").then_some(value)
+    });
+    let names: Vec<_> = objects
+        .flat_map(str::split_whitespace)
+        .filter_map(|object| object.strip_suffix(".o"))
+        .collect();
+    match names.as_slice() {
+        [name] => Ok(kernel::module_name(Path::new(&format!("{name}.ko")))),
+        _ => Err(no_module(
+            dir,
+            "its obj-m doesn't name one module, such as `obj-m := mine.o`",
+        )),
+    }
+}
+
 /// The name of a module's lock.
 pub(crate) fn lock_name(id: &str) -> String {
     format!("module-{id}")
@@ -135,6 +177,12 @@ pub(crate) fn read(place: &Path) -> Result<Option<Module>, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::file("read", path)(error)),
     }
+}
+
+/// Whether a module's sources are in Rust.
+fn has_rust(dir: &Path) -> Result<bool, Error> {
+    let rust = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
+    Ok(files(dir)?.iter().any(rust))
 }
 
 fn no_module(path: &Path, why: &str) -> Error {

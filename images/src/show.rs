@@ -10,7 +10,8 @@ use crate::error::Error;
 use crate::kernel::{self, Kernel, KernelRequest};
 use crate::lock::Lock;
 use crate::module;
-use crate::source;
+use crate::names;
+use crate::source::{self, KernelSource};
 use crate::variant::Variant;
 
 /// An initramfs takes milliseconds to make; one this old is not about to be booted.
@@ -27,8 +28,25 @@ pub struct Entry {
     pub bytes: u64,
     /// Since it was built.
     pub age: Duration,
-    /// Whether the sources of today make this very kernel.
+    /// Whether the pinned source of today makes this very kernel.
     pub current: bool,
+    /// What people call it.
+    pub names: Vec<String>,
+}
+
+impl Entry {
+    /// Whether it was made of something else than the pinned source and our fragments: it is
+    /// never stale, since nothing here says that it is no longer wanted.
+    fn asked_for(&self, pinned: &str) -> bool {
+        self.kernel
+            .as_ref()
+            .is_some_and(|kernel| own(kernel, pinned))
+            || !self.names.is_empty()
+    }
+}
+
+fn own(kernel: &Kernel, pinned: &str) -> bool {
+    !kernel.source.starts_with(pinned) || !kernel.fragments.is_empty()
 }
 
 impl fmt::Display for Entry {
@@ -36,18 +54,32 @@ impl fmt::Display for Entry {
         let (variant, release) = self.kernel.as_ref().map_or(("-", "-"), |kernel| {
             (kernel.variant.name(), kernel.release.as_str())
         });
-        let state = match (&self.kernel, self.current) {
-            (None, _) => "unfinished; the next build goes on from here",
-            (Some(_), true) => "current",
-            (Some(_), false) => "stale",
+        let state = match &self.kernel {
+            None => "unfinished; the next build goes on from here",
+            Some(_) if self.current => "current",
+            Some(_) if self.asked_for(source::PACKAGE) => "kept",
+            Some(_) => "stale",
         };
         write!(
             f,
-            "{}  {variant:<7}  {release:<8}  {:>8}  {:>8}  {state}",
+            "{}  {variant:<7}  {release:<9}  {:>8}  {:>8}  {state}",
             self.id,
             Size(self.bytes).to_string(),
             age(self.age)
-        )
+        )?;
+        if let Some(kernel) = &self.kernel {
+            write!(f, "  {}", kernel.source)?;
+            for fragment in &kernel.fragments {
+                write!(f, " + {fragment}")?;
+            }
+            if !kernel.rust {
+                write!(f, ", no Rust")?;
+            }
+        }
+        for name in &self.names {
+            write!(f, "  [{name}]")?;
+        }
+        Ok(())
     }
 }
 
@@ -102,6 +134,7 @@ pub fn list(cache: &Cache) -> Result<Vec<Entry>, Error> {
         entries.push(Entry {
             current: current.contains(&id),
             age: since(&dir.join(record)),
+            names: names::names_of(cache, &id)?,
             kernel,
             id,
             bytes,
@@ -116,30 +149,40 @@ pub fn list(cache: &Cache) -> Result<Vec<Entry>, Error> {
 /// Something can't be removed.
 pub fn clean(cache: &Cache, what: Clean) -> Result<Freed, Error> {
     let all = what == Clean::All;
-    let current = current(cache)?;
+    let kept: BTreeSet<_> = (list(cache)?.iter())
+        .filter(|entry| entry.current || entry.asked_for(source::PACKAGE))
+        .map(|entry| entry.id.clone())
+        .collect();
+    let used: Vec<_> = (list(cache)?.into_iter())
+        .filter_map(|entry| Some(entry.kernel?.tree))
+        .chain(source::find(cache, &KernelSource::Pinned)?.map(|source| source.tree))
+        .collect();
     let mut freed = Freed::default();
-    let mut drop_locked = |path: &Path, lock: &str| -> Result<(), Error> {
+    let mut drop_locked = |path: &Path, lock: &str| -> Result<bool, Error> {
         match Lock::attempt_named(cache, lock, "cleans the cache")? {
             // Held until the thing is gone.
             Some(_lock) => {
                 freed.bytes += size(path);
-                remove(path)
+                remove(path).map(|()| true)
             }
             None => {
                 freed.in_use.push(path.to_path_buf());
-                Ok(())
+                Ok(false)
             }
         }
     };
     for dir in children(&cache.place("module", "")?)? {
-        let stale = module::read(&dir)?.is_none_or(|module| !current.contains(&module.kernel));
+        let stale = module::read(&dir)?.is_none_or(|module| !kept.contains(&module.kernel));
         if all || stale {
             drop_locked(&dir, &module::lock_name(&name(&dir)))?;
         }
     }
     for dir in children(&cache.place("kernel", "")?)? {
-        if all || (dir.is_dir() && !current.contains(&name(&dir))) {
-            drop_locked(&dir, &kernel::lock_name(&name(&dir)))?;
+        let id = name(&dir);
+        if (all || (dir.is_dir() && !kept.contains(&id)))
+            && drop_locked(&dir, &kernel::lock_name(&id))?
+        {
+            names::forget(cache, &id)?;
         }
     }
     for file in children(&cache.place("initramfs", "")?)? {
@@ -147,10 +190,8 @@ pub fn clean(cache: &Cache, what: Clean) -> Result<Freed, Error> {
             drop_locked(&file, "initramfs")?;
         }
     }
-    let used = source::find(cache, None)?.map(|source| source.tree);
     for dir in children(&cache.place("source", "")?)? {
-        let current = used.as_ref().is_some_and(|tree| tree.starts_with(&dir));
-        if all || !current {
+        if all || !used.iter().any(|tree| tree.starts_with(&dir)) {
             drop_locked(&dir, "source")?;
         }
     }
@@ -170,11 +211,7 @@ pub fn clean(cache: &Cache, what: Clean) -> Result<Freed, Error> {
 fn current(cache: &Cache) -> Result<BTreeSet<String>, Error> {
     let mut ids = BTreeSet::new();
     for variant in Variant::ALL {
-        let request = KernelRequest {
-            variant,
-            source: None,
-        };
-        ids.extend(kernel::wanted_id(cache, &request)?);
+        ids.extend(kernel::wanted_id(cache, &KernelRequest::pinned(variant))?);
     }
     Ok(ids)
 }

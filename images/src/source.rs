@@ -1,5 +1,5 @@
-//! The kernel's source: the pinned release from Debian, or the user's tree or tarball; in a
-//! copy of our own, with our patches.
+//! The kernel's source: the pinned release from Debian, another one of Debian's, or the user's
+//! tree or tarball; in a copy of our own, with our patches where mydrv can be built.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,11 +18,64 @@ use crate::run::Run;
 
 /// The package, its suite, and the version that everything was tried with. If the mirror has
 /// it no more, the newest of the same series is taken.
-const PACKAGE: &str = "linux-source-7.2";
+pub(crate) const PACKAGE: &str = "linux-source-7.2";
 const SUITE: &str = "trixie-backports";
 const PINNED: &str = "7.2.12-1~bpo13+1";
+/// Where other releases are looked for, in this order.
+const SUITES: [&str; 5] = [
+    "bookworm",
+    "trixie",
+    "trixie-backports",
+    "bookworm-backports",
+    "sid",
+];
+/// The first release whose `kernel` crate has what mydrv and its like are written on. Before it
+/// kernels are built without Rust, and without our patches, which are mydrv's.
+pub(crate) const RUST_FROM: (u32, u32) = (7, 2);
 
 const UNPACK: Duration = Duration::from_secs(1800);
+
+/// Which source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KernelSource {
+    /// The release that everything was tried with.
+    #[default]
+    Pinned,
+    /// A release of Debian's `linux-source-MAJOR.MINOR`: `6.1.170`, or `6.1` for the newest.
+    Version(String),
+    /// A tree or a tarball.
+    Own(PathBuf),
+}
+
+/// A release on the command line.
+struct Release {
+    /// `linux-source-6.1`
+    package: String,
+    /// `6.1.170`, where one was asked for.
+    exact: Option<String>,
+}
+
+impl Release {
+    fn parse(text: &str) -> Result<Self, Error> {
+        let numbers: Option<Vec<u32>> = text.split('.').map(|part| part.parse().ok()).collect();
+        match numbers.as_deref() {
+            Some([major, minor]) => Ok(Self {
+                package: format!("linux-source-{major}.{minor}"),
+                exact: None,
+            }),
+            Some([major, minor, _]) => Ok(Self {
+                package: format!("linux-source-{major}.{minor}"),
+                exact: Some(text.to_owned()),
+            }),
+            _ => Err(Error::Version(text.to_owned())),
+        }
+    }
+
+    /// Whether a package's version is one that was asked for.
+    fn is(&self, version: &str) -> bool {
+        (self.exact.as_ref()).is_none_or(|exact| apt::upstream(version) == exact)
+    }
+}
 
 /// A tree, unpacked and patched.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,18 +89,27 @@ pub(crate) struct Source {
 }
 
 /// Finds the source in the cache.
-pub(crate) fn find(cache: &Cache, wanted: Option<&Path>) -> Result<Option<Source>, Error> {
+pub(crate) fn find(cache: &Cache, wanted: &KernelSource) -> Result<Option<Source>, Error> {
     let patches = patches_id()?;
     match wanted {
-        Some(path) => read(&place(cache, &Own::look(path)?.key(&patches))?),
-        None => find_pinned(cache, &patches),
+        KernelSource::Own(path) => read(&place(cache, &Own::look(path)?.key(&patches))?),
+        KernelSource::Version(version) => {
+            let release = Release::parse(version)?;
+            newest(cache, &release.package, &patches, |it| release.is(it))
+        }
+        KernelSource::Pinned => {
+            if let Some(source) = read(&place(cache, &key(PACKAGE, PINNED, &patches))?)? {
+                return Ok(Some(source));
+            }
+            newest(cache, PACKAGE, &patches, |_| true)
+        }
     }
 }
 
 /// Gets the source.
 pub(crate) fn ensure(
     cache: &Cache,
-    wanted: Option<&Path>,
+    wanted: &KernelSource,
     progress: &dyn Progress,
 ) -> Result<Source, Error> {
     if let Some(source) = find(cache, wanted)? {
@@ -59,26 +121,30 @@ pub(crate) fn ensure(
     }
     progress.begin("the kernel's source", Some(Duration::from_secs(40)));
     let source = match wanted {
-        Some(path) => copy_own(cache, path, &lock, progress)?,
-        None => download_pinned(cache, &lock, progress)?,
+        KernelSource::Own(path) => copy_own(cache, path, &lock, progress)?,
+        KernelSource::Pinned => download_pinned(cache, &lock, progress)?,
+        KernelSource::Version(version) => download_release(cache, version, &lock, progress)?,
     };
     progress.end();
     Ok(source)
 }
 
-fn find_pinned(cache: &Cache, patches: &str) -> Result<Option<Source>, Error> {
-    if let Some(source) = read(&place(cache, &pinned_key(PINNED, patches))?)? {
-        return Ok(Some(source));
-    }
+/// The newest of a package's versions that are unpacked.
+fn newest(
+    cache: &Cache,
+    package: &str,
+    patches: &str,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<Option<Source>, Error> {
     let dir = cache.place("source", "")?;
     let mut found = Vec::new();
     for entry in std::fs::read_dir(&dir).map_err(Error::file("read", &dir))? {
         let entry = entry.map_err(Error::file("read", &dir))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let version = name
-            .strip_prefix(&format!("{PACKAGE}_"))
+            .strip_prefix(&format!("{package}_"))
             .and_then(|rest| rest.strip_suffix(&format!("_{patches}")));
-        if let Some(version) = version {
+        if let Some(version) = version.filter(|version| is_wanted(version)) {
             found.push((release_number(version), entry.path()));
         }
     }
@@ -89,8 +155,28 @@ fn find_pinned(cache: &Cache, patches: &str) -> Result<Option<Source>, Error> {
     }
 }
 
-fn pinned_key(version: &str, patches: &str) -> String {
-    format!("{PACKAGE}_{version}_{patches}")
+fn key(package: &str, version: &str, patches: &str) -> String {
+    format!("{package}_{version}_{patches}")
+}
+
+/// A tree's major and minor, by its Makefile.
+pub(crate) fn release_of(tree: &Path) -> Result<(u32, u32), Error> {
+    let path = tree.join("Makefile");
+    let text = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+    let number = |name: &str| {
+        let mut lines = text.lines().take(20);
+        lines.find_map(|line| {
+            let (key, value) = line.split_once('=')?;
+            (key.trim() == name).then(|| value.trim().parse().ok())?
+        })
+    };
+    match (number("VERSION"), number("PATCHLEVEL")) {
+        (Some(major), Some(minor)) => Ok((major, minor)),
+        _ => Err(Error::Source(format!(
+            "{} is no kernel's: it has no VERSION and PATCHLEVEL",
+            path.display()
+        ))),
+    }
 }
 
 /// `[7, 2, 12]` of `7.2.12-1~bpo13+1`.
@@ -122,11 +208,55 @@ fn download_pinned(cache: &Cache, lock: &Lock, progress: &dyn Progress) -> Resul
             newest
         }
     };
+    unpack_package(cache, &apt, (PACKAGE, version), lock, progress)
+}
+
+/// Any other release: the version that was asked for, from the first suite that has it.
+fn download_release(
+    cache: &Cache,
+    wanted: &str,
+    lock: &Lock,
+    progress: &dyn Progress,
+) -> Result<Source, Error> {
+    let release = Release::parse(wanted)?;
+    let mut seen = Vec::new();
+    for suite in SUITES {
+        let apt = Apt::open(cache, suite)?;
+        let versions = apt.versions(&release.package)?;
+        let newest = (versions.iter())
+            .filter(|version| release.is(version))
+            .max_by_key(|version| release_number(version));
+        if let Some(version) = newest {
+            return unpack_package(cache, &apt, (&release.package, version), lock, progress);
+        }
+        seen.extend(
+            versions
+                .iter()
+                .map(|version| format!("{version} ({suite})")),
+        );
+    }
+    let has = match seen.is_empty() {
+        true => "nothing of this series".to_owned(),
+        false => seen.join(", "),
+    };
+    Err(Error::Source(format!(
+        "the mirror has no {} {wanted}; it has {has}; name a tree or tarball by --kernel-source",
+        release.package
+    )))
+}
+
+fn unpack_package(
+    cache: &Cache,
+    apt: &Apt,
+    (package_name, version): (&str, &str),
+    lock: &Lock,
+    progress: &dyn Progress,
+) -> Result<Source, Error> {
     let patches = patches_id()?;
-    let place = place(cache, &pinned_key(version, &patches))?;
+    let place = place(cache, &key(package_name, version, &patches))?;
     let temp = part(&place)?;
-    progress.update(0.05, "download");
-    let package = apt.download(PACKAGE, version, &temp)?;
+    progress.update(0.05, &format!("download {package_name} {version}"));
+    let package = apt.download(package_name, version, &temp)?;
     let hash = Content::of("source")
         .file(&package)?
         .field(patches.as_bytes());
@@ -138,10 +268,11 @@ fn download_pinned(cache: &Cache, lock: &Lock, progress: &dyn Progress) -> Resul
         .output()?;
     remove(&package)?;
     progress.update(0.2, "unpack");
-    let tarball = temp.join(format!("root/usr/src/{PACKAGE}.tar.xz"));
+    let tarball = temp.join(format!("root/usr/src/{package_name}.tar.xz"));
     unpack_tarball(&tarball, &temp, lock)?;
     remove(&temp.join("root"))?;
-    finish(&place, &temp, format!("{PACKAGE} {version}"), &hash, lock)
+    let name = format!("{package_name} {version}");
+    finish(&place, &temp, name, &hash, lock)
 }
 
 /// A source of the user's.
@@ -251,8 +382,11 @@ fn finish(
     hash: &Content,
     lock: &Lock,
 ) -> Result<Source, Error> {
-    for patch in patches()? {
-        apply(&patch, &temp.join("tree"), lock)?;
+    let tree = temp.join("tree");
+    if release_of(&tree)? >= RUST_FROM {
+        for patch in patches()? {
+            apply(&patch, &tree, lock)?;
+        }
     }
     let source = Source {
         name,
@@ -344,6 +478,18 @@ mod tests {
     #[test]
     fn newer_releases_sort_last() {
         assert!(release_number("7.2.12-1~bpo13+1") > release_number("7.2.9-1~bpo13+1"));
+    }
+
+    #[test]
+    fn a_release_names_its_package_and_its_versions() {
+        let series = Release::parse("6.1").expect("a series");
+        assert_eq!(series.package, "linux-source-6.1");
+        assert!(series.is("6.1.170-3") && series.is("6.1.176-1"));
+        let exact = Release::parse("6.1.170").expect("a release");
+        assert!(exact.is("6.1.170-3") && !exact.is("6.1.176-1"));
+        for wrong in ["", "6", "6.1.2.3", "six", "6.x"] {
+            assert!(Release::parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

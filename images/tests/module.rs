@@ -30,11 +30,7 @@ impl Said {
 }
 
 fn kernel(cache: &Cache) -> Kernel {
-    let request = KernelRequest {
-        variant: Variant::Kasan,
-        source: None,
-    };
-    find_kernel(cache, &request)
+    find_kernel(cache, &KernelRequest::pinned(Variant::Kasan))
         .expect("the cache can be read")
         .expect("no kasan kernel: run `cargo rig image build`")
 }

@@ -222,6 +222,8 @@ impl Course<'_> {
                     self.let_go.insert(tag.clone());
                 }
                 Then::Release(_) => {}
+                Then::Unplug(id) => guest.unplug(id).await?,
+                Then::Plug(id) => guest.plug(id).await?,
             }
         }
         Ok(())

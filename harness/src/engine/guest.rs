@@ -26,11 +26,14 @@ use tokio::time::{Instant, timeout};
 
 use super::device::{Device, DeviceProgram};
 use super::lines::Lines;
+use super::monitor::Monitor;
+use super::plugs::Plugs;
 use super::process::{self, Tail};
 use super::qemu::{Accel, Descriptors, Machine, Qemu};
 use crate::error::Error;
 use crate::judge::record::Clocks;
 use crate::symbols::ModuleSymbols;
+use crate::target;
 
 /// From QEMU's start to the agent's hello. TCG on a loaded machine takes 20 s at worst.
 const BOOT: Duration = Duration::from_secs(90);
@@ -63,6 +66,8 @@ pub struct Recipe {
     pub initrd: PathBuf,
     /// The device program.
     pub device: PathBuf,
+    /// Devices of the target beside ours.
+    pub devices: Vec<target::Device>,
     /// Appended to.
     pub console_log: PathBuf,
     /// Appended to.
@@ -140,6 +145,8 @@ pub struct Guest {
     device: Device,
     gates: mpsc::Receiver<Event>,
     agent: OwnedWriteHalf,
+    monitor: Monitor,
+    plugs: Plugs,
     heard: mpsc::Receiver<Heard>,
     /// Taken off `heard` while something else was awaited.
     kept: VecDeque<Happening>,
@@ -222,9 +229,11 @@ impl Guest {
         let device = program.start(events).await?;
         let (console, console_qemu) = pair()?;
         let (agent, agent_qemu) = pair()?;
+        let (monitor, monitor_qemu) = pair()?;
         let fds = Descriptors {
             console: 3,
             agent: 4,
+            monitor: 5,
         };
         let machine = Machine {
             accel: recipe.accel,
@@ -233,6 +242,7 @@ impl Guest {
             kernel: &recipe.kernel,
             initrd: &recipe.initrd,
             device: &program.socket(),
+            devices: &recipe.devices,
         };
         let mut command = tokio::process::Command::new(&recipe.qemu.path);
         command.args(recipe.qemu.arguments(&machine, fds));
@@ -245,6 +255,10 @@ impl Guest {
             FdMapping {
                 parent_fd: agent_qemu,
                 child_fd: fds.agent,
+            },
+            FdMapping {
+                parent_fd: monitor_qemu,
+                child_fd: fds.monitor,
             },
         ];
         command
@@ -274,6 +288,8 @@ impl Guest {
             device,
             gates,
             agent: writer,
+            monitor: Monitor::new(monitor),
+            plugs: Plugs::new(recipe, &program.socket()),
             heard,
             kept: VecDeque::new(),
             console_open: true,
@@ -470,6 +486,22 @@ impl Guest {
         let told = std::iter::from_fn(|| self.gates.try_recv().ok());
         told.filter(|event| matches!(event, Event::Witness { .. }))
             .collect()
+    }
+
+    /// Takes a device of the machine away.
+    ///
+    /// # Errors
+    /// QEMU refuses, or the guest is lost.
+    pub async fn unplug(&mut self, id: &str) -> Result<(), Loss> {
+        Ok(self.plugs.unplug(&mut self.monitor, id).await?)
+    }
+
+    /// Plugs it in again.
+    ///
+    /// # Errors
+    /// QEMU refuses, or the guest does not let the device go.
+    pub async fn plug(&mut self, id: &str) -> Result<(), Loss> {
+        Ok(self.plugs.plug(&mut self.monitor, id).await?)
     }
 
     /// The device, to command it.

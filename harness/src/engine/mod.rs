@@ -5,6 +5,8 @@ pub mod device;
 pub mod episode;
 pub mod guest;
 pub mod lines;
+pub mod monitor;
+mod plugs;
 pub mod probe;
 pub mod process;
 pub mod qemu;

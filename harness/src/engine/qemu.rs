@@ -7,7 +7,10 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::target::Device;
 
+/// Our device's id.
+pub const OURS: &str = "dk";
 /// The program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// The oldest and the first no longer known version.
@@ -53,6 +56,8 @@ pub struct Machine<'a> {
     pub initrd: &'a Path,
     /// The device program's vhost-user socket.
     pub device: &'a Path,
+    /// Devices of the target beside ours.
+    pub devices: &'a [Device],
 }
 
 /// Descriptors that QEMU inherits, each one end of a socket pair.
@@ -62,6 +67,8 @@ pub struct Descriptors {
     pub console: i32,
     /// The agent's port.
     pub agent: i32,
+    /// QEMU's monitor.
+    pub monitor: i32,
 }
 
 impl Qemu {
@@ -107,6 +114,16 @@ impl Qemu {
             version,
             text,
         })
+    }
+
+    /// The chardev of our device, as `-chardev` and `chardev-add` take it.
+    pub fn chardev(&self, id: &str, socket: &Path) -> String {
+        let reconnect = if self.version >= Version(9, 2) {
+            "reconnect-ms=200"
+        } else {
+            "reconnect=1"
+        };
+        format!("socket,id={id},path={},{reconnect}", socket.display())
     }
 
     /// The arguments for a machine.
@@ -155,22 +172,28 @@ impl Qemu {
             "device",
             format!("virtserialport,chardev=agent,name={}", knobrig_proto::PORT),
         );
-        let reconnect = if self.version >= Version(9, 2) {
-            "reconnect-ms=200"
-        } else {
-            "reconnect=1"
-        };
-        option(
-            "chardev",
-            format!("socket,id=dk,path={},{reconnect}", machine.device.display()),
-        );
-        // One queue: QEMU would ask for one a vCPU, and the device has one.
-        option(
-            "device",
-            "vhost-user-blk-pci,id=dk,chardev=dk,addr=1f.0,disable-legacy=on,num-queues=1".into(),
-        );
+        option("chardev", self.chardev(OURS, machine.device));
+        option("device", our_device(OURS, OURS));
+        option("chardev", format!("socket,id=monitor,fd={}", fds.monitor));
+        option("mon", "chardev=monitor,mode=control".into());
+        for device in machine.devices {
+            arguments.extend(device.options.iter().map(OsString::from));
+            arguments.push("-device".into());
+            arguments.push(target_device(device).into());
+        }
         arguments
     }
+}
+
+/// A device of the target's, as `-device` and `device_add` take it.
+pub fn target_device(device: &Device) -> String {
+    format!("{},id={}", device.device, device.id)
+}
+
+/// Our device, as `-device` and `device_add` take it. One queue: QEMU would ask for one a vCPU,
+/// and the device has one.
+pub fn our_device(id: &str, chardev: &str) -> String {
+    format!("vhost-user-blk-pci,id={id},chardev={chardev},addr=1f.0,disable-legacy=on,num-queues=1")
 }
 
 /// What the kernel is told. A report must not stop the guest before it is out, and an oops
@@ -227,12 +250,18 @@ mod tests {
             kernel: "/k".as_ref(),
             initrd: "/i".as_ref(),
             device: "/d.sock".as_ref(),
+            devices: &[Device {
+                id: "rng0".into(),
+                device: "virtio-rng-pci,addr=1e.0".into(),
+                options: vec!["-object".into(), "rng-builtin,id=r".into()],
+            }],
         };
         let arguments = qemu.arguments(
             &machine,
             Descriptors {
                 console: 3,
                 agent: 4,
+                monitor: 5,
             },
         );
         let words: Vec<_> = arguments
@@ -248,6 +277,13 @@ mod tests {
         assert!(arguments(Version(9, 1)).contains("path=/d.sock,reconnect=1 "));
         assert!(arguments(Version(9, 2)).contains("path=/d.sock,reconnect-ms=200 "));
         assert!(arguments(Version(11, 1)).contains("path=/d.sock,reconnect-ms=200 "));
+    }
+
+    #[test]
+    fn a_targets_devices_come_with_their_options() {
+        let arguments = arguments(Version(7, 2));
+        let wanted = "-object rng-builtin,id=r -device virtio-rng-pci,addr=1e.0,id=rng0";
+        assert!(arguments.contains(wanted), "{arguments}");
     }
 
     #[test]

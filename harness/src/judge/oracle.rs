@@ -264,13 +264,21 @@ pub fn step_text_with(step: &Step, name: impl Fn(Slot) -> String) -> String {
         Step::AwaitGate { tag, .. } => format!("wait until gate {tag} holds"),
         Step::ReleaseGate { tag } => format!("let go what gate {tag} holds"),
         Step::Sleep { ms } => format!("sleep {ms} ms"),
+        Step::Hold { path, .. } => format!("hold {path} open"),
+        Step::Mknod { path, .. } => format!("mknod {path}"),
+        Step::Glob { path } => format!("look for {path}"),
+        Step::List { path } => format!("list {path}"),
         Step::Spin { us } => format!("spin {us} us"),
     }
 }
 
-/// Whether a teardown's step ends the driver: an unload, or the write that unbinds or gives up.
+/// Whether a teardown's step ends the driver: an unload, a removal, or the write that unbinds or
+/// gives up.
 fn ends_driver(step: &Step) -> bool {
-    matches!(step, Step::Unload { .. } | Step::WriteFile { .. })
+    matches!(
+        step,
+        Step::Unload { .. } | Step::WriteFile { .. } | Step::Rmdir { .. }
+    )
 }
 
 /// Whether an op's result shows that it reached a live driver. One that has not returned is
@@ -285,12 +293,14 @@ fn reached_driver(inside: &Inside) -> bool {
 /// in a call as the teardown began was inside, also if the teardown ended that call.
 pub fn collisions(plan: &Plan, report: &EpisodeReport, held: bool) -> Collisions {
     let mut sum = Collisions::default();
-    for (actor, outcomes) in plan.episode.actors.iter().zip(&report.actors) {
+    let actors = plan.episode.actors.iter().zip(&report.actors);
+    for (number, (actor, outcomes)) in actors.enumerate() {
         if !actor.teardown || actor.repeat != Repeat::Once {
             continue;
         }
         for (index, (step, outcome)) in actor.steps.iter().zip(&outcomes.outcomes).enumerate() {
-            if !ends_driver(step) {
+            let ends = ends_driver(step) || plan.unplugs_at(&actor.name, index);
+            if !ends || plan.ups.contains(&Place::Actor(number, index)) {
                 continue;
             }
             match outcome.ret {

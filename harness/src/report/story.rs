@@ -55,6 +55,8 @@ impl<'a> Words<'a> {
         let then = reaction.then.iter().map(|then| match then {
             Then::Raise(name) => format!("signal {name}"),
             Then::Release(tag) => format!("let go what gate {tag} holds"),
+            Then::Unplug(id) => format!("unplug {id}"),
+            Then::Plug(id) => format!("plug {id} in again"),
         });
         let then: Vec<_> = then.collect();
         format!("{}: {}", self.when(&reaction.when), then.join(", "))
@@ -94,6 +96,8 @@ impl<'a> Words<'a> {
             .map(|then| match then {
                 Then::Raise(name) => self.begun_by(name),
                 Then::Release(tag) => format!("{} goes on", self.held(tag)),
+                Then::Unplug(id) => format!("{id} is unplugged"),
+                Then::Plug(id) => format!("{id} is plugged in again"),
             })
             .collect();
         format!("{from} before {}", to.join(" and "))

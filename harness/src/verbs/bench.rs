@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+mod find;
+
 use super::campaign::{Campaign, Mix, Settings};
 use super::prepare::{self, Prepared, Wanted};
 use crate::cli::{BenchCommand, Format, Span};
@@ -60,6 +62,10 @@ const METHOD: &str = "each round boots two fresh guests of one image, one after 
 /// # Errors
 /// Set-up failed, the rig failed, or a bench run met a finding.
 pub fn run(command: &BenchCommand) -> Result<Exit, Error> {
+    let command = match command {
+        BenchCommand::Find(arguments) => return find::run(arguments),
+        overlap @ BenchCommand::Overlap { .. } => overlap,
+    };
     let BenchCommand::Overlap {
         lifetime,
         rounds,
@@ -67,13 +73,12 @@ pub fn run(command: &BenchCommand) -> Result<Exit, Error> {
         variant,
         accel,
         format,
-    } = command;
-    let target = Chosen::find("mydrv", Some(lifetime), None)?;
-    let wanted = Wanted {
-        variant: variant.0,
-        source: None,
-        accel: *accel,
+    } = command
+    else {
+        return Ok(Exit::Clean);
     };
+    let target = Chosen::find("mydrv", Some(lifetime), None)?;
+    let wanted = Wanted::pinned(variant.0, *accel);
     let prepared = prepare::prepare(&target, &wanted, &SetUp::new())?;
     let mut result = Benchmark {
         version: VERSION,

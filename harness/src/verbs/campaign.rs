@@ -7,7 +7,9 @@ use std::sync::Arc;
 use knobrig_proto::{Outcome, Pass, Step};
 use tokio::time::Instant;
 
+use super::look;
 use super::prepare::Prepared;
+use super::rehearsal::{self, Rehearsal};
 use crate::engine::episode::{self, Ended};
 use crate::engine::guest::{BootFailure, Guest, Happening, Loss, Recipe};
 use crate::error::Error;
@@ -36,6 +38,10 @@ const PLANS_KEPT: usize = 64;
 pub(super) trait Episodes {
     /// The episode to run under this number.
     fn next(&mut self, number: u64) -> Plan;
+
+    /// A guest has told what only a guest knows of the target.
+    fn looked(&mut self, _whole: &Chosen) {}
+
     /// What a survey saw; gives the points that are known of the program now.
     fn surveyed(&mut self, _program: &Program, _passes: &[Pass]) -> Vec<Spot> {
         Vec::new()
@@ -62,6 +68,8 @@ pub(super) struct Mix<'a> {
     shapes: Vec<Shape>,
     /// Where its actors can be held.
     points: Points,
+    /// The target with what only a guest knows, once a guest has told.
+    whole: Option<Chosen>,
 }
 
 impl<'a> Mix<'a> {
@@ -76,20 +84,29 @@ impl<'a> Mix<'a> {
             target,
             seed,
             shapes,
-            points: Points::among(prepared.functions.iter().cloned()),
+            points: match prepared.gates {
+                true => Points::among(prepared.functions.iter().cloned()),
+                false => Points::default(),
+            },
+            whole: None,
         }
     }
 }
 
 impl Episodes for Mix<'_> {
     fn next(&mut self, number: u64) -> Plan {
-        let plan = plan(self.target, &self.points, self.seed, number, &self.shapes);
+        let target = self.whole.as_ref().unwrap_or(self.target);
+        let plan = plan(target, &self.points, self.seed, number, &self.shapes);
         match &plan.program {
             Some(program) if plan.shape == Shape::Survey => self.points.begin(program),
             Some(program) => self.points.took(program),
             None => {}
         }
         plan
+    }
+
+    fn looked(&mut self, whole: &Chosen) {
+        self.whole = Some(whole.clone());
     }
 
     fn surveyed(&mut self, program: &Program, passes: &[Pass]) -> Vec<Spot> {
@@ -196,6 +213,8 @@ enum TurnEnd {
 pub(super) struct Campaign<'a> {
     started: std::time::Instant,
     target: &'a Chosen,
+    /// The target with what only a guest knows, once a guest has told.
+    whole: Option<Chosen>,
     settings: Settings,
     /// What its findings share.
     setting: Setting,
@@ -253,8 +272,9 @@ impl<'a> Campaign<'a> {
         Ok(Self {
             started,
             target,
+            whole: None,
             setting,
-            recipe: recipe(prepared, &settings, &dir),
+            recipe: recipe(target, prepared, &settings, &dir),
             files: prepared.files.clone(),
             summary: blank(target, settings.seed),
             findings: Findings::default(),
@@ -297,11 +317,7 @@ impl<'a> Campaign<'a> {
     /// Runs until the goal, a signal, or a failure of the rig; writes the summary whatever
     /// happens.
     pub(super) fn drive(&mut self, episodes: &mut dyn Episodes) -> Result<Summary, Error> {
-        // One thread: children are tied to the life of the thread that starts them.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Error::Rig(format!("failed to start the runtime: {error}")))?;
+        let runtime = runtime()?;
         let result = runtime.block_on(async {
             let interrupted = interrupted()?;
             let _listens = RunListens::new();
@@ -511,6 +527,23 @@ impl<'a> Campaign<'a> {
         if let Err(loss) = self.set_up(guest).await {
             return Ok(Err(loss));
         }
+        if self.whole.is_none() {
+            // A file of the user's may name a module that can't be used; ours are known.
+            if !self.target.ships() {
+                match self.rehearse(guest, first, number).await? {
+                    Ok(false) => {}
+                    Ok(true) => return Ok(Ok(TurnEnd::Found)),
+                    Err(loss) => return Ok(Err(loss)),
+                }
+            }
+            match look::around(guest, self.target).await {
+                Ok(whole) => {
+                    episodes.looked(&whole);
+                    self.whole = Some(whole);
+                }
+                Err(loss) => return Ok(Err(loss)),
+            }
+        }
         while !self.reached() && !episodes.done() {
             let episode = self.next_episode;
             self.next_episode += 1;
@@ -637,6 +670,34 @@ impl<'a> Campaign<'a> {
         }
     }
 
+    /// Loads and unloads the target's modules once; true if the kernel reported.
+    async fn rehearse(
+        &mut self,
+        guest: &mut Guest,
+        first: Instant,
+        number: u64,
+    ) -> Result<Result<bool, Loss>, Error> {
+        let log = self.dir.console_log();
+        let bad = match rehearsal::load(guest, self.target, &log).await {
+            Ok(None) => rehearsal::unload(guest, self.target, &log).await,
+            bad => bad,
+        };
+        match bad {
+            Ok(None) => Ok(Ok(false)),
+            Ok(Some(Rehearsal::Reported { report, .. })) => {
+                let met = Met {
+                    guest: number,
+                    episode: None,
+                    guest_ms: first.elapsed().as_millis() as u64,
+                };
+                self.found(vec![Evidence::Kernel { report }], met)?;
+                Ok(Ok(true))
+            }
+            Ok(Some(failed)) => failed.end(&self.target.target.name).map(|_| Ok(true)),
+            Err(loss) => Ok(Err(loss)),
+        }
+    }
+
     /// The target's set-up in a fresh guest. A step that fails is the target's fault, unless
     /// the kernel reported.
     async fn set_up(&mut self, guest: &mut Guest) -> Result<(), Loss> {
@@ -693,7 +754,12 @@ pub(super) fn blank(target: &Chosen, seed: u64) -> Summary {
     }
 }
 
-fn recipe(prepared: &Prepared, settings: &Settings, dir: &RunDir) -> Recipe {
+pub(super) fn recipe(
+    target: &Chosen,
+    prepared: &Prepared,
+    settings: &Settings,
+    dir: &RunDir,
+) -> Recipe {
     Recipe {
         qemu: prepared.qemu.clone(),
         accel: prepared.accel,
@@ -702,6 +768,7 @@ fn recipe(prepared: &Prepared, settings: &Settings, dir: &RunDir) -> Recipe {
         kernel: prepared.kernel.boot.clone(),
         initrd: prepared.initrd.clone(),
         device: prepared.device.clone(),
+        devices: target.target.devices.clone(),
         console_log: dir.console_log(),
         device_trace: dir.device_trace(),
         symbols: Arc::new(ModuleSymbols::of(&prepared.files)),
@@ -711,17 +778,40 @@ fn recipe(prepared: &Prepared, settings: &Settings, dir: &RunDir) -> Recipe {
 fn kernel_info(prepared: &Prepared) -> KernelInfo {
     KernelInfo {
         release: prepared.kernel.release.clone(),
-        variant: prepared.kernel.variant.to_string(),
+        variant: match prepared.kernel.given {
+            true => "given".into(),
+            false => prepared.kernel.variant.to_string(),
+        },
         source: prepared.kernel.source.clone(),
         source_hash: prepared.kernel.source_hash.clone(),
         vmlinux: prepared.kernel.vmlinux.clone(),
     }
 }
 
-fn failed_step(steps: &[Step], outcomes: &[Outcome]) -> Option<String> {
+pub(super) fn failed_step(steps: &[Step], outcomes: &[Outcome]) -> Option<String> {
     (steps.iter().zip(outcomes))
         .find(|(_, outcome)| outcome.ret < 0)
         .map(|(step, outcome)| format!("{}: {}", step_text(step), result_text(outcome.ret)))
+}
+
+/// One thread: children are tied to the life of the thread that starts them.
+fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let built = builder.enable_all().build();
+    built.map_err(|error| Error::Rig(format!("failed to start the runtime: {error}")))
+}
+
+/// Runs what works with one guest, to its end or a signal.
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let interrupted = interrupted()?;
+        let _listens = RunListens::new();
+        tokio::select! {
+            result = work => result,
+            () = interrupted => Err(Error::Interrupted),
+        }
+    })
 }
 
 /// Resolves at SIGINT, SIGTERM or SIGHUP.

@@ -83,10 +83,7 @@ fn image() -> Result<Line, Error> {
     let cache = Cache::open(None)?;
     let mut built = Vec::new();
     for variant in Variant::ALL {
-        let request = KernelRequest {
-            variant,
-            source: None,
-        };
+        let request = KernelRequest::pinned(variant);
         if let Ok(Some(kernel)) = knobrig_images::find_kernel(&cache, &request) {
             built.push(format!(
                 "{} {} ({})",

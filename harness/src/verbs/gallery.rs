@@ -207,11 +207,7 @@ impl Gallery<'_> {
         seed: u64,
         goal: Goal,
     ) -> Result<(Summary, Duration), Error> {
-        let wanted = Wanted {
-            variant,
-            source: None,
-            accel: self.arguments.accel,
-        };
+        let wanted = Wanted::pinned(variant, self.arguments.accel);
         // The modules are the same for all of a target's lifetimes and mutants.
         let prepared = match self.prepared.entry(variant) {
             Entry::Occupied(done) => done.into_mut(),

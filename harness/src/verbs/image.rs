@@ -1,7 +1,8 @@
-//! `knobrig image build|show|clean`.
+//! `knobrig image build|ls|check|clean`.
 
-use knobrig_images::{Cache, KernelRequest};
+use knobrig_images::{Cache, Given};
 
+use super::prepare;
 use crate::cli::ImageCommand;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -14,19 +15,33 @@ use crate::report::progress::SetUp;
 pub fn run(command: &ImageCommand) -> Result<Exit, Error> {
     let cache = Cache::open(None)?;
     match command {
-        ImageCommand::Build {
-            variant,
-            kernel_source,
-        } => {
-            let request = KernelRequest {
-                variant: variant.0,
-                source: kernel_source.clone(),
-            };
-            let kernel = knobrig_images::ensure_kernel(&cache, &request, &SetUp::new())?;
+        ImageCommand::Build { kernel, name } => {
+            let kernel = knobrig_images::ensure_kernel(&cache, &kernel.request(), &SetUp::new())?;
+            if let Some(name) = name {
+                knobrig_images::name_kernel(&cache, name, &kernel)?;
+            }
             println!(
                 "{}  {}  Linux {}",
                 kernel.id, kernel.variant, kernel.release
             );
+        }
+        ImageCommand::Check {
+            kernel,
+            vmlinux,
+            modules,
+            kernel_config,
+        } => {
+            let given = Given {
+                image: kernel.clone(),
+                vmlinux: vmlinux.clone(),
+                modules: modules.clone(),
+                config: kernel_config.clone(),
+            };
+            let given = knobrig_images::given_kernel(&given)?;
+            println!("Linux {}: it can be used here", given.kernel.release);
+            for line in prepare::costs(&given) {
+                println!("  {line}");
+            }
         }
         ImageCommand::Show => {
             let entries = knobrig_images::list(&cache)?;

@@ -52,11 +52,7 @@ pub fn run(arguments: &LifetimesArgs, command: Vec<String>) -> Result<Exit, Erro
         Chosen::find(&arguments.target, Some(only), None)?;
     }
     let seed = seed_or_random(arguments.seed)?;
-    let wanted = Wanted {
-        variant: arguments.variant.0,
-        source: None,
-        accel: arguments.accel,
-    };
+    let wanted = Wanted::pinned(arguments.variant.0, arguments.accel);
     let prepared = prepare::prepare(&whole, &wanted, &SetUp::new())?;
     let mut table = Table {
         version: VERSION,

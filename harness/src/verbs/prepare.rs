@@ -1,18 +1,20 @@
 //! Set-up that every verb with a guest shares: packages, kernel, modules, programs, initramfs.
 //! All of it is cached; with a warm cache it takes a fraction of a second.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use knobrig_images::{Cache, Kernel, KernelRequest, Progress, Variant};
+use knobrig_images::{Cache, GivenKernel, Kernel, KernelRequest, Progress, Variant};
 
 use crate::cli::AccelChoice;
+use crate::cli::kernel::KernelChoice;
 use crate::engine::probe;
 use crate::engine::qemu::{Accel, Qemu};
 use crate::engine::symbols;
 use crate::error::Error;
 use crate::symbols::Files;
-use crate::target::Chosen;
+use crate::target::{Chosen, Module};
 
 /// The module that holds threads in functions; the agent loads it when it is first asked to.
 const GATE: &str = "guest-driver/gate";
@@ -20,12 +22,24 @@ const GATE: &str = "guest-driver/gate";
 /// What a guest is to be.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// The kernel's variant.
-    pub variant: Variant,
-    /// The kernel's source, if not the pinned one.
-    pub source: Option<PathBuf>,
+    /// Its kernel.
+    pub kernel: KernelChoice,
     /// How guest code runs.
     pub accel: AccelChoice,
+    /// Directories with the sources of modules, each of which takes the place of the target's
+    /// module of its name.
+    pub module_dirs: Vec<PathBuf>,
+}
+
+impl Wanted {
+    /// A guest of the pinned kernel.
+    pub fn pinned(variant: Variant, accel: AccelChoice) -> Self {
+        Self {
+            kernel: KernelChoice::Built(KernelRequest::pinned(variant)),
+            accel,
+            module_dirs: Vec::new(),
+        }
+    }
 }
 
 /// All that a guest needs.
@@ -45,6 +59,10 @@ pub struct Prepared {
     pub functions: Vec<String>,
     /// The files of the kernel and the modules that have lines.
     pub files: Files,
+    /// Whether a thread can be held at a function of this kernel.
+    pub gates: bool,
+    /// The modules in the initramfs, by name.
+    pub modules: Vec<(String, PathBuf)>,
 }
 
 /// Sets up for a target.
@@ -58,31 +76,23 @@ pub fn prepare(
 ) -> Result<Prepared, Error> {
     let qemu = qemu(progress)?;
     let cache = Cache::open(None)?;
-    let request = KernelRequest {
-        variant: wanted.variant,
-        source: wanted.source.clone(),
-    };
-    let kernel = knobrig_images::ensure_kernel(&cache, &request, progress)?;
+    let (kernel, first) = kernel(&cache, &wanted.kernel, progress)?;
     let programs = knobrig_images::ensure_programs(progress)?;
     let mut modules = Vec::new();
-    let mut files = Files::find(Some(&kernel.vmlinux), &[])?;
+    let own = own_modules(target, &wanted.module_dirs)?;
+    // Of a kernel that was given there may be nothing but the image, which has no lines.
+    let vmlinux = Some(kernel.vmlinux.as_path()).filter(|path| *path != kernel.boot);
+    let mut files = Files::find(vmlinux, &[])?;
     for module in &target.target.modules {
-        let path = if let Some(dir) = &module.build {
-            let dir = target.base.join(dir);
-            let built = knobrig_images::ensure_module(&cache, &kernel, &dir, progress)?;
-            files = files.with_module(&module.name, &built.debug);
-            built.path
-        } else if let Some(path) = &module.path {
-            target.base.join(path)
-        } else {
-            kernel.modules.get(&module.name).cloned().ok_or_else(|| {
-                let known: Vec<_> = kernel.modules.keys().map(String::as_str).collect();
-                Error::Usage(format!(
-                    "the kernel has no module {}; it has: {}",
-                    module.name,
-                    known.join(", ")
-                ))
-            })?
+        let dir = (own.get(&module.name).cloned())
+            .or_else(|| module.build.as_ref().map(|dir| target.base.join(dir)));
+        let path = match dir {
+            Some(dir) => {
+                let built = knobrig_images::ensure_module(&cache, &kernel, &dir, progress)?;
+                files = files.with_module(&module.name, &built.debug);
+                built.path
+            }
+            None => module_file(&cache, target, module, &kernel)?,
         };
         if module.build.is_none() {
             files = files.with_module(&module.name, &path);
@@ -96,10 +106,28 @@ pub fn prepare(
             functions.extend(symbols::functions(name, path)?);
         }
     }
-    let gate = knobrig_images::workspace_root().join(GATE);
-    let gate = knobrig_images::ensure_module(&cache, &kernel, &gate, progress)?;
-    modules.push((gate.name, gate.path));
-    let initrd = knobrig_images::initramfs(&cache, &programs.agent, &modules)?;
+    // The gate's module is in Rust, and what it hooks into is of the same age.
+    let gates = kernel.rust;
+    if gates {
+        let gate = knobrig_images::workspace_root().join(GATE);
+        let gate = knobrig_images::ensure_module(&cache, &kernel, &gate, progress)?;
+        modules.push((gate.name, gate.path));
+    }
+    // What the kernel's own modules need comes with them, once in each guest.
+    let names = |modules: &[(String, PathBuf)]| -> Vec<String> {
+        modules.iter().map(|(name, _)| name.clone()).collect()
+    };
+    let mut wanted_modules = first.clone();
+    wanted_modules.extend(names(&modules));
+    let needed = knobrig_images::needed_modules(&cache, &kernel.modules, &wanted_modules)?;
+    let mut order = names(&needed);
+    for name in &first {
+        let path = knobrig_images::plain_module(&cache, &kernel.modules[name])?;
+        modules.push((name.clone(), path));
+        order.push(name.clone());
+    }
+    modules.extend(needed);
+    let initrd = knobrig_images::initramfs(&cache, &programs.agent, &modules, &order)?;
     let accel = accel(wanted.accel)?;
     Ok(Prepared {
         qemu,
@@ -109,7 +137,111 @@ pub fn prepare(
         device: programs.device,
         functions,
         files,
+        gates,
+        modules,
     })
+}
+
+/// The kernel that was asked for, and the modules that must come first in it.
+fn kernel(
+    cache: &Cache,
+    choice: &KernelChoice,
+    progress: &dyn Progress,
+) -> Result<(Kernel, Vec<String>), Error> {
+    match choice {
+        KernelChoice::Built(request) => {
+            let kernel = knobrig_images::ensure_kernel(cache, request, progress)?;
+            Ok((kernel, Vec::new()))
+        }
+        KernelChoice::Named(name) => Ok((knobrig_images::named_kernel(cache, name)?, Vec::new())),
+        KernelChoice::Given(given) => {
+            let given = knobrig_images::given_kernel(given)?;
+            for line in costs(&given) {
+                progress.say(&line);
+            }
+            Ok((given.kernel, given.first))
+        }
+    }
+}
+
+/// What a given kernel's configuration costs, a line each.
+pub(super) fn costs(given: &GivenKernel) -> Vec<String> {
+    let Some(missing) = &given.missing else {
+        return vec![format!(
+            "the configuration of {} is not known: neither it nor a file beside it tells; give \
+             --kernel-config",
+            given.kernel.source
+        )];
+    };
+    let line = |it: &knobrig_images::Missing| format!("{} is not set: {}", it.option, it.costs);
+    missing.iter().map(line).collect()
+}
+
+/// The modules whose sources were given, by name: each directory is one, or holds some.
+fn own_modules(target: &Chosen, dirs: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>, Error> {
+    let mut found = BTreeMap::new();
+    for dir in dirs {
+        let makes = |dir: &Path| dir.join("Kbuild").is_file() || dir.join("Makefile").is_file();
+        let mut modules = vec![dir.clone()];
+        if !makes(dir) {
+            let entries = std::fs::read_dir(dir)
+                .map_err(|why| Error::Usage(format!("can't read {}: {why}", dir.display())))?;
+            modules = entries.filter_map(Result::ok).map(|it| it.path()).collect();
+            modules.retain(|path| makes(path));
+        }
+        if modules.is_empty() {
+            return Err(Error::Usage(format!(
+                "{} holds no module: neither it nor a directory in it has a Kbuild file or Makefile",
+                dir.display()
+            )));
+        }
+        for module in modules {
+            found.insert(knobrig_images::module_of_dir(&module)?, module);
+        }
+    }
+    let is_known = |name: &String| target.target.modules.iter().any(|it| it.name == *name);
+    if !found.is_empty() && !found.keys().any(is_known) {
+        let made: Vec<_> = found.keys().map(String::as_str).collect();
+        let wanted: Vec<_> = target
+            .target
+            .modules
+            .iter()
+            .map(|it| it.name.as_str())
+            .collect();
+        return Err(Error::Usage(format!(
+            "--module-dir makes {}, and target {} loads {}; `knobrig target new --module DIR` writes a \
+             target for it",
+            made.join(", "),
+            target.target.name,
+            wanted.join(", ")
+        )));
+    }
+    Ok(found)
+}
+
+/// The file of a target's module.
+fn module_file(
+    cache: &Cache,
+    target: &Chosen,
+    module: &Module,
+    kernel: &Kernel,
+) -> Result<PathBuf, Error> {
+    if let Some(path) = &module.path {
+        return Ok(target.base.join(path));
+    }
+    let path = kernel.modules.get(&module.name).ok_or_else(|| {
+        let known: Vec<_> = kernel.modules.keys().map(String::as_str).collect();
+        let known = match known.len() {
+            0 => "no module at all; give --modules".to_owned(),
+            1..=20 => known.join(", "),
+            count => format!("{count} others"),
+        };
+        Error::Usage(format!(
+            "the kernel has no module {}; it has {known}",
+            module.name
+        ))
+    })?;
+    Ok(knobrig_images::plain_module(cache, path)?)
 }
 
 /// Finds QEMU, or installs the package that has it.

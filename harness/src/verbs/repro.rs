@@ -11,6 +11,9 @@ use serde::Serialize;
 use super::campaign::{Campaign, Settings, Trials};
 use super::prepare::{self, Prepared, Wanted};
 use super::run::{say, say_json};
+use knobrig_images::{KernelRequest, KernelSource};
+
+use crate::cli::kernel::KernelChoice;
 use crate::cli::{Format, ReproArgs, VariantArg};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -33,6 +36,27 @@ pub(super) struct Case {
     pub(super) prepared: Prepared,
     /// What is not as it was when the finding was met.
     pub(super) differs: Vec<String>,
+}
+
+/// The very kernel that the finding was met on, while the cache has it; else its variant.
+fn kernel(
+    source: Option<&std::path::Path>,
+    variant: knobrig_images::Variant,
+    id: &str,
+) -> Result<KernelChoice, Error> {
+    let request = KernelRequest::pinned(variant);
+    if let Some(source) = source {
+        return Ok(KernelChoice::Built(KernelRequest {
+            source: KernelSource::Own(source.to_owned()),
+            ..request
+        }));
+    }
+    let cache = knobrig_images::Cache::open(None)?;
+    Ok(match knobrig_images::named_kernel(&cache, id) {
+        Ok(kernel) => KernelChoice::Named(kernel.id),
+        // It is not there any more: one of its kind is built, and the difference told.
+        Err(_) => KernelChoice::Built(request),
+    })
 }
 
 impl Case {
@@ -65,9 +89,13 @@ impl Case {
             ))
         })?;
         let wanted = Wanted {
-            variant: variant.0,
-            source: arguments.kernel_source.clone(),
+            kernel: kernel(
+                arguments.kernel_source.as_deref(),
+                variant.0,
+                &setting.kernel,
+            )?,
             accel: arguments.accel,
+            module_dirs: Vec::new(),
         };
         let prepared = prepare::prepare(&target, &wanted, &SetUp::new())?;
         let mut differs = Vec::new();

@@ -41,9 +41,9 @@ pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
         ..blank(&target, seed)
     })?;
     let wanted = Wanted {
-        variant: arguments.variant.0,
-        source: arguments.kernel_source.clone(),
+        kernel: arguments.kernel.choice(),
         accel: arguments.accel,
+        module_dirs: arguments.module_dir.clone(),
     };
     let prepared = prepare::prepare(&target, &wanted, &SetUp::new())?;
     let settings = Settings {
@@ -53,7 +53,7 @@ pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
             None => Goal::Duration(arguments.duration.0),
         },
         fail_fast: arguments.fail_fast,
-        cpus: arguments.cpus,
+        cpus: arguments.cpus.or(target.target.cpus).unwrap_or(2),
         memory_mib: arguments.memory,
         live: !arguments.quiet,
         command,

@@ -17,11 +17,7 @@ use crate::target::Chosen;
 /// Set-up failed, or cargo can't be started.
 pub fn run(arguments: &TestArgs) -> Result<Exit, Error> {
     let target = Chosen::find("mydrv", None, None)?;
-    let wanted = Wanted {
-        variant: Variant::Kasan,
-        source: None,
-        accel: AccelChoice::Auto,
-    };
+    let wanted = Wanted::pinned(Variant::Kasan, AccelChoice::Auto);
     prepare::prepare(&target, &wanted, &SetUp::new())?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(&cargo)

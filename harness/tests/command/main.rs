@@ -8,3 +8,4 @@ mod report;
 mod repro;
 mod run;
 mod schema;
+mod target;

@@ -9,7 +9,8 @@
 //! - [`step`], [`slots`], [`scene`], [`stage`], [`tally`]: what one thread does, and what is
 //!   noted of it;
 //! - [`gates`]: function gates, through knobgate.ko;
-//! - [`task`], [`clock`]: what the kernel tells; [`module`]: where it put a module.
+//! - [`task`], [`clock`], [`find`]: what the kernel tells; [`module`]: where it put a module;
+//! - [`first`]: modules without which the port is not there.
 //!
 //! A `Do` runs on a thread of its own, beside episodes and other `Do`s, so that one that hangs in
 //! the kernel takes nothing with it.
@@ -19,6 +20,8 @@ pub mod clock;
 pub mod conductor;
 pub mod console;
 pub mod faults;
+pub mod find;
+pub mod first;
 pub mod gates;
 pub mod inbox;
 pub mod module;

@@ -7,7 +7,7 @@ use knobrig_agent::outbox::Outbox;
 use knobrig_agent::pool::Pool;
 use knobrig_agent::port::PortReader;
 use knobrig_agent::serve::{Ended, be_prompt, serve};
-use knobrig_agent::{console, faults, mounts, port, power};
+use knobrig_agent::{console, faults, first, mounts, port, power};
 
 /// The kernel probes virtio devices before it starts PID 1; under emulation on a loaded machine
 /// the port's name may come seconds later.
@@ -31,6 +31,9 @@ fn live(outbox: &Arc<Outbox>) -> Result<(), Box<dyn std::error::Error>> {
     let unmounted = mounts::mount_all();
     for failure in &unmounted {
         console::fault(&failure.to_string());
+    }
+    for failure in &first::load_all() {
+        console::fault(failure);
     }
     let port = port::open(knobrig_proto::PORT, PORT_DEADLINE)?;
     faults::stop_on_panic(outbox, port.try_clone()?);

@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 use knobrig_proto::{FunctionGate, MODULE_DIR, Outcome, Step, Who};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, SeekFrom, lstat, mkdir, open, rmdir, seek};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, SeekFrom, lstat, makedev, mkdir, mknodat, open, rmdir, seek,
+};
 use rustix::io::{Errno, pread, pwrite, read, write};
 use rustix::system::{delete_module, finit_module};
 
 use crate::clock::now_ns;
+use crate::find;
 use crate::module;
 use crate::paths::PathId;
 use crate::scene::{For, Scene};
@@ -209,6 +212,41 @@ impl Doer<'_> {
                 self.scene.pass(Duration::from_millis(*ms), self.whom);
                 Ok(0)
             }),
+            Step::Hold { path, write } => plain(|| {
+                let access = if *write { OFlags::RDWR } else { OFlags::RDONLY };
+                let file = open(
+                    path,
+                    access | OFlags::CLOEXEC | OFlags::NOCTTY,
+                    Mode::empty(),
+                )?;
+                // Kept open on purpose: that is the step.
+                Ok(i64::from(std::os::fd::IntoRawFd::into_raw_fd(file)))
+            }),
+            Step::Mknod {
+                path,
+                block,
+                major,
+                minor,
+            } => plain(|| {
+                let kind = match block {
+                    true => FileType::BlockDevice,
+                    false => FileType::CharacterDevice,
+                };
+                let mode = Mode::from_raw_mode(0o600);
+                mknodat(CWD, path, kind, mode, makedev(*major, *minor)).map(|()| 0)
+            }),
+            Step::Glob { path } => {
+                let found = find::glob(path);
+                let mut done = plain(|| Ok(found.len() as i64));
+                done.outcome.text = Some(found.join("\n"));
+                done
+            }
+            Step::List { path } => {
+                let list = find::list(path);
+                let mut done = plain(|| Ok(list.len() as i64));
+                done.outcome.text = Some(list);
+                done
+            }
             Step::Spin { us } => plain(|| {
                 let end = now_ns() + u64::from(*us) * 1_000;
                 while now_ns() < end && !self.scene.over(self.whom) {
@@ -338,7 +376,7 @@ fn nothing_open() -> Done {
     plain(|| Err(Errno::BADF))
 }
 
-fn load(module: &str, params: &str) -> Result<i64> {
+pub(crate) fn load(module: &str, params: &str) -> Result<i64> {
     // A name, not a path.
     if module.is_empty() || module.contains('/') {
         return Err(Errno::INVAL);

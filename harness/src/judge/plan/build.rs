@@ -10,7 +10,7 @@ use super::{
     Check, ENODEV, ENOENT, EWOULDBLOCK, Expect, Place, Plan, Reaction, Rule, Shape, Then, When,
     marker,
 };
-use crate::target::{Ask, AskingOp, Chosen, Knob, Module};
+use crate::target::{Ask, AskingOp, Chosen, Knob, Module, errno};
 
 /// Actors have so long to end; the driver's own deadline for an answer must fit well inside.
 const ACTORS_DEADLINE_MS: u64 = 20_000;
@@ -21,10 +21,10 @@ const SIGNAL_DEADLINE_MS: u64 = GATE_DEADLINE_MS * 2;
 /// An object's release may be delayed by seconds (CONFIG_DEBUG_KOBJECT_RELEASE).
 const RELEASE_DEADLINE_MS: u64 = 10_000;
 /// Pause of a loop that found no knob; a load takes a hundred times as long.
-const MISSED_PAUSE_US: u32 = 300;
+pub(super) const MISSED_PAUSE_US: u32 = 300;
 /// The first descriptor of an episode; loops use the slots above [`LOOPS`].
 pub(super) const SLOT: u32 = 0;
-const LOOPS: u32 = 16;
+pub(super) const LOOPS: u32 = 16;
 /// CPUs are taken modulo the guest's number.
 const CPUS: u32 = 64;
 
@@ -66,6 +66,7 @@ impl<'a> Builder<'a> {
                 gates: Vec::new(),
                 reactions: Vec::new(),
                 checks: Vec::new(),
+                ups: Vec::new(),
             },
             timeout_ms: (target.target.patience.as_ref()).map(|patience| patience.usual_ms),
         }
@@ -203,8 +204,18 @@ impl<'a> Builder<'a> {
         for step in self.load_steps() {
             self.before(step, Rule::ComesUp, Expect::OneOf(vec![0]));
         }
+        for step in self.target.target.up.clone() {
+            self.before(step, Rule::ComesUp, Expect::OkOr(vec![]));
+        }
         for path in self.target.target.rules.gone.clone() {
             self.before(Step::Exists { path }, Rule::ComesUp, Expect::OneOf(vec![0]));
+        }
+    }
+
+    /// In `after`: what was done beside the load is undone, as far as it still stands.
+    pub(super) fn take_down(&mut self) {
+        for step in self.target.target.down.clone() {
+            self.after(step, Rule::GivenUp, Expect::OkOr(vec![ENOENT, ENODEV]));
         }
     }
 
@@ -217,7 +228,12 @@ impl<'a> Builder<'a> {
     /// What ends driver and module: what gives up what holds the module, then the unload.
     pub(super) fn ending(&self) -> Vec<Step> {
         let give_up = self.target.lifetime.give_up.clone();
-        give_up.into_iter().chain([self.unload()]).collect()
+        let down = self.target.target.down.iter().cloned();
+        give_up
+            .into_iter()
+            .chain(down)
+            .chain([self.unload()])
+            .collect()
     }
 
     /// In `after`: what the lifetime wants given up before its module can go.
@@ -230,6 +246,7 @@ impl<'a> Builder<'a> {
 
     /// In `after`: the unload, which succeeds, and what must be gone with it.
     pub(super) fn unload_at_zero(&mut self) {
+        self.take_down();
         let unload = self.unload();
         self.after(unload, Rule::UnloadsAtZero, Expect::OneOf(vec![0]));
         self.check_gone();
@@ -319,7 +336,7 @@ impl<'a> Builder<'a> {
             }),
             AskingOp::Write => Some(Step::Write {
                 slot,
-                data: knob.write.as_ref()?.text(),
+                data: knob.write.as_ref()?.first(),
             }),
         }
     }
@@ -334,8 +351,9 @@ impl<'a> Builder<'a> {
 
     /// In `after`: each op of a knob succeeds.
     pub(super) fn ops_succeed(&mut self, knob: &Knob, slot: u32) {
+        let fine: Vec<i64> = knob.fine.iter().filter_map(|name| errno(name)).collect();
         for step in Self::ops(knob, slot) {
-            self.after(step, Rule::OpSucceeds, Expect::OkOr(vec![]));
+            self.after(step, Rule::OpSucceeds, Expect::OkOr(fine.clone()));
         }
     }
 
@@ -354,7 +372,9 @@ impl<'a> Builder<'a> {
 
     /// What an unload may give where others open and close knobs.
     pub(super) fn refusable(&self) -> Vec<i64> {
-        let pinned = self.target.knobs().any(|knob| self.target.pins(knob));
+        let pinned = self.target.lifetime.refuses
+            || !self.target.target.up.is_empty()
+            || self.target.knobs().any(|knob| self.target.pins(knob));
         let refused = pinned.then_some(EWOULDBLOCK);
         [0].into_iter().chain(refused).collect()
     }

@@ -6,9 +6,10 @@
 
 use dk_control::Gate;
 use knobrig_proto::{Episode, Step};
-use rand::SeedableRng;
 use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::target::Chosen;
@@ -22,6 +23,7 @@ mod counts;
 mod elsewhere;
 mod gated;
 mod late;
+mod loops;
 mod naive;
 mod placed;
 mod points;
@@ -65,6 +67,8 @@ pub enum Shape {
     Placed,
     /// Who passes which functions is noted, for [`Shape::Placed`].
     Survey,
+    /// Tight loops of ops by weight, with or without a teardown that goes down and up.
+    Loops,
     /// What people do by hand: one thread loads and unloads in a loop, two open, read and close.
     /// The benchmark's baseline; no part of a run's mix.
     Naive,
@@ -90,6 +94,10 @@ pub enum Then {
     Raise(String),
     /// Let go what the gate of this tag holds.
     Release(String),
+    /// QEMU takes the device of this id away.
+    Unplug(String),
+    /// QEMU plugs it in again.
+    Plug(String),
 }
 
 /// Something that follows from something: an edge between guest and device.
@@ -102,7 +110,9 @@ pub struct Reaction {
 }
 
 /// A rule that a [`Check`] stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
     /// The module loads and its knobs are there.
@@ -145,6 +155,10 @@ pub enum Rule {
     ProbeUnwinds,
     /// The device was reset before the module went.
     DeviceStopped,
+    /// A teardown beside the unload does what it says, in its time.
+    TearsDown,
+    /// The driver comes back from it.
+    ComesBack,
 }
 
 impl Rule {
@@ -171,6 +185,8 @@ impl Rule {
             Self::TimesOut => "an op whose device doesn't answer gives ETIMEDOUT",
             Self::ProbeUnwinds => "a probe whose device doesn't answer leaves nothing",
             Self::DeviceStopped => "the device was reset before the module went",
+            Self::TearsDown => "unbind, remove, unplug and their like do what they say, in time",
+            Self::ComesBack => "the driver comes back from them",
         }
     }
 }
@@ -241,6 +257,9 @@ pub struct Plan {
     /// The program that is surveyed, or of which a point is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<Program>,
+    /// Steps of teardowns that bring the driver back, and so are no teardowns themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ups: Vec<Place>,
 }
 
 impl Plan {
@@ -258,6 +277,13 @@ impl Plan {
         }
         plan.episode.id = number;
         plan
+    }
+
+    /// Whether the harness unplugs a device when this actor comes to this step.
+    pub fn unplugs_at(&self, actor: &str, step: usize) -> bool {
+        let at = When::Settled(actor.to_owned(), step);
+        let mut here = self.reactions.iter().filter(|it| it.when == at);
+        here.any(|it| it.then.iter().any(|then| matches!(then, Then::Unplug(_))))
     }
 }
 
@@ -285,8 +311,14 @@ pub fn plan(target: &Chosen, points: &Points, seed: u64, number: u64, shapes: &[
         Shape::Late => builder.late(&mut rng),
         Shape::ProbeFails => builder.probe_fails(),
         Shape::Placed | Shape::Survey => builder.placed(points, seed, &mut rng),
+        Shape::Loops => builder.loops(&mut rng),
         Shape::Naive => builder.naive(),
     }
+    let off = &target.target.rules.off;
+    builder
+        .plan
+        .checks
+        .retain(|check| !off.contains(&check.rule));
     builder.plan
 }
 
@@ -307,6 +339,11 @@ pub const MIX: &[(Shape, u32)] = &[
 fn pick_shape(target: &Chosen, rng: &mut ChaCha8Rng, shapes: &[Shape]) -> Shape {
     if shapes == [Shape::Naive] {
         return Shape::Naive;
+    }
+    if let Some(loops) = &target.target.loops
+        && (shapes.is_empty() && rng.random_range(0..100) < loops.share || shapes == [Shape::Loops])
+    {
+        return Shape::Loops;
     }
     let choices: Vec<_> = MIX
         .iter()
@@ -332,8 +369,12 @@ fn can(target: &Chosen, shape: Shape) -> bool {
             .as_ref()
             .is_some_and(|patience| patience.probe_asks.is_some()),
         Shape::Stress | Shape::Birth => true,
-        Shape::Placed => !Program::all(target).is_empty(),
-        Shape::Survey | Shape::Naive => false,
+        // Whether an open knob keeps the module must be known.
+        Shape::Placed => {
+            !target.lifetime.refuses && about.up.is_empty() && !Program::all(target).is_empty()
+        }
+        // A survey is made on purpose; loops are chosen by the target's own share.
+        Shape::Survey | Shape::Loops | Shape::Naive => false,
     }
 }
 

@@ -21,6 +21,9 @@ impl Builder<'_> {
             for step in self.load_steps() {
                 self.act_checked(teardown, step, Rule::ComesUp, Expect::OneOf(vec![0]));
             }
+            for step in self.target.target.up.clone() {
+                self.act_checked(teardown, step, Rule::ComesUp, Expect::OkOr(vec![]));
+            }
         }
         let mut allowed = self.refusable();
         for _ in 0..rng.random_range(1..=4) {
@@ -48,13 +51,13 @@ impl Builder<'_> {
 
     /// Gives up what may be given up already.
     pub(super) fn give_up_again(&mut self, actor: Option<usize>) {
-        let Some(step) = self.target.lifetime.give_up.clone() else {
-            return;
-        };
-        let expect = Expect::OkOr(vec![ENOENT, ENODEV]);
-        match actor {
-            Some(actor) => self.act_checked(actor, step, Rule::GivenUp, expect),
-            None => self.after(step, Rule::GivenUp, expect),
-        };
+        let give_up = self.target.lifetime.give_up.clone().into_iter();
+        for step in give_up.chain(self.target.target.down.clone()) {
+            let expect = Expect::OkOr(vec![ENOENT, ENODEV]);
+            match actor {
+                Some(actor) => self.act_checked(actor, step, Rule::GivenUp, expect),
+                None => self.after(step, Rule::GivenUp, expect),
+            };
+        }
     }
 }

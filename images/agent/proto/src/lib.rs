@@ -16,6 +16,9 @@ pub const VERSION: u32 = 2;
 pub const PORT: &str = "knobrig.agent";
 /// Where the initramfs keeps modules, as `NAME.ko`.
 pub const MODULE_DIR: &str = "/modules";
+/// The file in [`MODULE_DIR`] that names, a line each, the modules without which the agent's port
+/// is not there: a kernel may have virtio as modules.
+pub const FIRST_MODULES: &str = "first";
 /// Longest line that either end accepts, in bytes.
 pub const MAX_LINE: usize = 4 << 20;
 /// The agent sends [`FromGuest::Heartbeat`] this often, in milliseconds.
@@ -26,6 +29,7 @@ pub type Slot = u32;
 
 /// One thing that a guest thread does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "step", rename_all = "kebab-case")]
 pub enum Step {
     /// `open(path)`; the descriptor goes into `slot`.
@@ -162,6 +166,37 @@ pub enum Step {
     Sleep {
         /// Milliseconds.
         ms: u64,
+    },
+    /// Open, and keep open as long as the guest lives.
+    Hold {
+        /// Absolute path.
+        path: String,
+        /// Open for reading and writing, not for reading only.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        write: bool,
+    },
+    /// Make a device node.
+    Mknod {
+        /// Absolute path.
+        path: String,
+        /// A block device, not a character device.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        block: bool,
+        /// Its major number.
+        major: u32,
+        /// Its minor number.
+        minor: u32,
+    },
+    /// The paths that match a pattern (`*` and `?` within a name), a line each; the result is
+    /// their number.
+    Glob {
+        /// The pattern, absolute.
+        path: String,
+    },
+    /// All that is below a directory, a line each: kind, mode, path. The result is the length.
+    List {
+        /// Absolute path.
+        path: String,
     },
     /// Busy-wait: a seeded offset between threads.
     Spin {

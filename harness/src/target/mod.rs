@@ -1,66 +1,148 @@
 //! Targets: a driver under test as plain data. Its modules, how it is bound, its knobs, how it
 //! is torn down, and the rules that must hold. Nothing else in the harness knows a driver.
+//!
+//! Here is what a target is made of; `read` makes one of files, with a place and a hint for each
+//! mistake, `check` looks for contradictions, `knob` is the files that reach the driver,
+//! `teardown` the ways in which it ends, `expand` fills in what only the guest knows.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use dk_control::Kind;
 use knobrig_images::Variant;
 use knobrig_proto::Step;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::judge::plan::Rule;
+
+mod check;
+#[cfg(test)]
+mod docs;
+pub mod draft;
+mod errno;
+pub mod expand;
+mod knob;
+mod read;
+pub mod teardown;
+
+pub use errno::errno;
+pub use knob::{Ask, AskingOp, Data, Knob, KnobKind, Payload, Weights};
+pub use teardown::{Kind as TeardownKind, Teardown, Way};
 
 /// Version of the file format.
 pub const VERSION: u32 = 1;
 
+/// What target files may include by name.
+const PIECES: &[(&str, &str)] = &[];
+
 const BUILT_IN: &[(&str, &str)] = &[
-    ("mydrv", include_str!("../targets/mydrv.toml")),
-    ("virtio_blk", include_str!("../targets/virtio_blk.toml")),
+    ("mydrv", include_str!("../../targets/mydrv.toml")),
+    ("virtio_blk", include_str!("../../targets/virtio_blk.toml")),
+    ("virtio_rng", include_str!("../../targets/virtio_rng.toml")),
+    ("null_blk", include_str!("../../targets/null_blk.toml")),
+    (
+        "pci_override",
+        include_str!("../../targets/pci_override.toml"),
+    ),
 ];
 
-/// A target file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Target {
-    /// [`VERSION`].
-    pub version: u32,
     /// Its name on the command line.
     pub name: String,
     /// What it shows.
     pub about: String,
+    /// vCPUs of the guest where the command line says nothing: more than the host has makes the
+    /// host interrupt a thread at any instruction, which is what some races need.
+    pub cpus: Option<u32>,
     /// Run once in each guest before the first episode.
-    #[serde(default)]
     pub setup: Vec<Step>,
+    /// Devices beside ours.
+    pub devices: Vec<Device>,
     /// Loaded in order at the start of each episode.
-    #[serde(rename = "module")]
     pub modules: Vec<Module>,
+    /// Done after that, in each episode.
+    pub up: Vec<Step>,
+    /// Done before the module goes, in each episode.
+    pub down: Vec<Step>,
     /// The files that reach the driver.
-    #[serde(rename = "knob")]
     pub knobs: Vec<Knob>,
     /// What ends it.
     pub teardown: Teardown,
     /// Ends the binding and not the module: no count refuses it.
-    #[serde(default)]
     pub unbind: Option<Step>,
     /// A reference to the driver's object that neither driver nor openers hold.
-    #[serde(default)]
     pub elsewhere: Option<ElsewhereRef>,
     /// How long the driver waits for its device.
-    #[serde(default)]
     pub patience: Option<Patience>,
+    /// Tight loops of ops.
+    pub loops: Option<Loops>,
     /// What must hold.
     pub rules: Rules,
     /// Rules by which the module may be unloaded; the first is the default.
-    #[serde(rename = "lifetime")]
     pub lifetimes: Vec<Lifetime>,
     /// Planted bugs.
-    #[serde(default, rename = "mutant")]
     pub mutants: Vec<Mutant>,
 }
 
+/// A device on QEMU's command line beside ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Its id, for unplug.
+    pub id: String,
+    /// What `-device` says, without the id: `virtio-rng-pci,addr=1e.0`.
+    pub device: String,
+    /// What the device needs besides, as QEMU's options with their values: `["-object", "…"]`.
+    #[serde(default)]
+    pub options: Vec<String>,
+}
+
+/// Tight loops of ops, by weight, with or without a teardown that goes down and up meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Loops {
+    /// Threads that loop.
+    #[serde(default = "Loops::threads")]
+    pub threads: usize,
+    /// Threads beside them that only keep a CPU busy: whoever is preempted stays so for longer.
+    #[serde(default)]
+    pub spinners: usize,
+    /// Milliseconds that they loop where no teardown sets the time.
+    #[serde(default = "Loops::ms")]
+    pub ms: u64,
+    /// How often a teardown goes down and up.
+    #[serde(default = "Loops::rounds")]
+    pub rounds: usize,
+    /// Of a hundred of these episodes, those with a teardown in them; the others only loop.
+    #[serde(default = "Loops::teardowns")]
+    pub teardowns: u32,
+    /// Of a hundred of all episodes, these; the other shapes share the rest.
+    #[serde(default = "Loops::share")]
+    pub share: u32,
+}
+
+impl Loops {
+    fn threads() -> usize {
+        4
+    }
+    fn ms() -> u64 {
+        200
+    }
+    fn rounds() -> usize {
+        4
+    }
+    fn teardowns() -> u32 {
+        50
+    }
+    fn share() -> u32 {
+        60
+    }
+}
+
 /// A module of a target. One of `build`, `path` and `kernel` says where it comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Module {
     /// As /proc/modules shows it.
@@ -86,90 +168,8 @@ pub struct Module {
     pub lifetimes: Vec<String>,
 }
 
-/// A file that reaches the driver.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Knob {
-    /// What reports call it.
-    pub name: String,
-    /// Absolute path in the guest.
-    pub path: String,
-    /// Bytes that a read asks for; absent if it can't be read.
-    #[serde(default)]
-    pub read: Option<u32>,
-    /// What a write writes; absent if it can't be written.
-    #[serde(default)]
-    pub write: Option<Payload>,
-    /// Per op (`read`, `write`) the request that it makes the driver send, so that the device
-    /// can hold the answer with the op inside the driver.
-    #[serde(default)]
-    pub asks: BTreeMap<AskingOp, Ask>,
-    /// `poll` waits for the end of its device.
-    #[serde(default)]
-    pub poll: bool,
-}
-
-/// What a write writes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-pub enum Payload {
-    /// The text as it stands.
-    Text(String),
-    /// One character over and over: a disk takes whole sectors.
-    Fill {
-        /// The character.
-        fill: char,
-        /// How often.
-        len: usize,
-    },
-}
-
-impl Payload {
-    /// Most characters of a [`Payload::Fill`]: what is written in one step.
-    const MOST: usize = 64 << 10;
-
-    /// The text that is written.
-    pub fn text(&self) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Fill { fill, len } => fill.to_string().repeat(*len),
-        }
-    }
-}
-
-/// Ops that can ask the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AskingOp {
-    /// `read`
-    Read,
-    /// `write`
-    Write,
-}
-
-/// A request that an op sends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ask {
-    /// Its kind.
-    pub kind: Kind,
-    /// Its knob or first sector; absent for any.
-    #[serde(default)]
-    pub sector: Option<u64>,
-}
-
-/// What ends the driver: an unload of a module.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Teardown {
-    /// What reports call it.
-    pub name: String,
-    /// The module that goes.
-    pub module: String,
-}
-
 /// How to refer to the driver's object from elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ElsewhereRef {
     /// Takes a reference.
@@ -182,7 +182,7 @@ pub struct ElsewhereRef {
 }
 
 /// How long the driver waits for an answer of its device, through `{timeout}` of its parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Patience {
     /// Milliseconds, usually: longer than any gate holds.
@@ -195,9 +195,12 @@ pub struct Patience {
 }
 
 /// What must hold.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rules {
+    /// Rules that are not judged for this target, by name.
+    #[serde(default)]
+    pub off: Vec<Rule>,
     /// File with the module's reference count.
     #[serde(default)]
     pub refcnt: Option<String>,
@@ -213,7 +216,7 @@ pub struct Rules {
 }
 
 /// A file without a text in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lacks {
     /// The file.
@@ -224,7 +227,7 @@ pub struct Lacks {
 
 /// Knobs whose removal, and so the end of every callback of theirs, comes before that of the
 /// object that they belong to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KnobsFirst {
     /// The knobs.
@@ -234,7 +237,7 @@ pub struct KnobsFirst {
 }
 
 /// A rule by which the module may go.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lifetime {
     /// Its name on the command line.
@@ -246,6 +249,9 @@ pub struct Lifetime {
     /// and later ops on the descriptor give `ENODEV`.
     #[serde(default)]
     pub pins: Vec<String>,
+    /// An unload may be refused whatever is open: nothing is known of what pins the module.
+    #[serde(default)]
+    pub refuses: bool,
     /// What its inventors said of it.
     #[serde(default)]
     pub claim: String,
@@ -264,7 +270,7 @@ pub struct Lifetime {
 }
 
 /// What an unload does while a reference to the driver's object is held elsewhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Elsewhere {
     /// It waits until that is given back.
@@ -274,7 +280,7 @@ pub enum Elsewhere {
 }
 
 /// A planted bug.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mutant {
     /// Its name on the command line.
@@ -302,148 +308,122 @@ pub struct Chosen {
 }
 
 impl Target {
+    /// The format of target files as a JSON Schema.
+    pub fn schema() -> String {
+        format!("{:#}\n", read::schema())
+    }
+
+    /// The text of a target's file.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn text(target: &str) -> Result<String, Error> {
+        match BUILT_IN.iter().find(|(name, _)| *name == target) {
+            Some((_, text)) => Ok((*text).to_owned()),
+            None => std::fs::read_to_string(target).map_err(Error::file("read", target)),
+        }
+    }
+
     /// Names of the targets that ship.
     pub fn built_in() -> impl Iterator<Item = &'static str> {
         BUILT_IN.iter().map(|(name, _)| *name)
     }
+}
 
-    /// Reads a target's text. `file` names it in errors.
-    ///
-    /// # Errors
-    /// Where, what is wrong, and what would be right.
-    pub fn parse(text: &str, file: &str) -> Result<Self, Error> {
-        let target: Self =
-            toml::from_str(text).map_err(|error| Error::Usage(format!("{file}: {error}")))?;
-        target
-            .check()
-            .map_err(|why| Error::Usage(format!("{file}: {why}")))?;
-        Ok(target)
+impl Lifetime {
+    /// Of a target that names none: nothing is known of what pins its module.
+    fn plain() -> Self {
+        Self {
+            name: "plain".into(),
+            about: "the module goes when nothing uses it".into(),
+            pins: Vec::new(),
+            claim: String::new(),
+            holds: 0,
+            give_up: None,
+            exclusive: Vec::new(),
+            elsewhere: None,
+            refuses: true,
+        }
     }
+}
 
-    fn check(&self) -> Result<(), String> {
-        if self.version != VERSION {
-            return Err(format!(
-                "version = {} is not known; this program reads version {VERSION}",
-                self.version
-            ));
+/// Where a module comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModuleSource {
+    /// A directory to build.
+    Build(PathBuf),
+    /// A .ko file.
+    Path(PathBuf),
+    /// The kernel's own build.
+    Kernel,
+}
+
+impl ModuleSource {
+    /// As a target file writes it.
+    pub fn toml(&self) -> String {
+        let quoted = |path: &PathBuf| toml::Value::String(path.display().to_string());
+        match self {
+            Self::Build(path) => format!("build = {}", quoted(path)),
+            Self::Path(path) => format!("path = {}", quoted(path)),
+            Self::Kernel => "kernel = true".into(),
         }
-        if self.knobs.is_empty() {
-            return Err("no [[knob]]: name at least one file that reaches the driver".into());
-        }
-        if self.lifetimes.is_empty() {
-            return Err("no [[lifetime]]: say which open knobs pin the module".into());
-        }
-        for module in &self.modules {
-            let sources = usize::from(module.build.is_some())
-                + usize::from(module.path.is_some())
-                + usize::from(module.kernel);
-            if sources != 1 {
-                return Err(format!(
-                    "module {}: give exactly one of build, path and kernel = true",
-                    module.name
-                ));
-            }
-        }
-        if !self
-            .modules
-            .iter()
-            .any(|module| module.name == self.teardown.module)
-        {
-            return Err(format!(
-                "teardown: {} is not a [[module]]",
-                self.teardown.module
-            ));
-        }
-        for knob in &self.knobs {
-            if let Some(Payload::Fill { len, .. }) = knob.write
-                && len > Payload::MOST
-            {
-                return Err(format!(
-                    "knob {}: write has {len} characters, at most {} are possible",
-                    knob.name,
-                    Payload::MOST
-                ));
-            }
-            for op in knob.asks.keys() {
-                let (name, known) = match op {
-                    AskingOp::Read => ("read", knob.read.is_some()),
-                    AskingOp::Write => ("write", knob.write.is_some()),
-                };
-                if !known {
-                    return Err(format!(
-                        "knob {}: asks.{name} without {name}: say what a {name} does",
-                        knob.name
-                    ));
-                }
-            }
-        }
-        let is_knob = |name: &String| self.knobs.iter().any(|knob| knob.name == *name);
-        let is_lifetime = |name: &String| self.lifetimes.iter().any(|it| it.name == *name);
-        for lifetime in &self.lifetimes {
-            for (key, names) in [("pins", &lifetime.pins), ("exclusive", &lifetime.exclusive)] {
-                if let Some(name) = names.iter().find(|name| !is_knob(name)) {
-                    return Err(format!(
-                        "lifetime {}: {key} {name}, no [[knob]]",
-                        lifetime.name
-                    ));
-                }
-            }
-            if lifetime.holds > 0 && lifetime.give_up.is_none() {
-                return Err(format!(
-                    "lifetime {}: holds without give_up: say how the module ever goes",
-                    lifetime.name
-                ));
-            }
-            if lifetime.elsewhere.is_some() && self.elsewhere.is_none() {
-                return Err(format!(
-                    "lifetime {}: elsewhere without [elsewhere]: say how a reference is held",
-                    lifetime.name
-                ));
-            }
-        }
-        if let Some(rule) = &self.rules.knobs_first
-            && let Some(name) = rule.knobs.iter().find(|name| !is_knob(name))
-        {
-            return Err(format!("rules: knobs_first {name}, no [[knob]]"));
-        }
-        for module in &self.modules {
-            if let Some(name) = module.lifetimes.iter().find(|name| !is_lifetime(name)) {
-                return Err(format!("module {}: no lifetime {name}", module.name));
-            }
-        }
-        if let Some(mutant) = (self.mutants.iter()).find(|it| !is_lifetime(&it.lifetime)) {
-            return Err(format!(
-                "mutant {}: no lifetime {}",
-                mutant.name, mutant.lifetime
-            ));
-        }
-        Ok(())
     }
 }
 
 impl Chosen {
+    /// A target of which nothing but its module is known.
+    pub fn bare(name: &str, source: ModuleSource, params: &str, devices: &[Device]) -> Self {
+        let module = Module {
+            name: name.to_owned(),
+            build: match &source {
+                ModuleSource::Build(path) => Some(path.clone()),
+                _ => None,
+            },
+            path: match &source {
+                ModuleSource::Path(path) => Some(path.clone()),
+                _ => None,
+            },
+            kernel: source == ModuleSource::Kernel,
+            params: params.to_owned(),
+            once: false,
+            lifetimes: Vec::new(),
+        };
+        Self {
+            target: Target {
+                name: name.to_owned(),
+                about: String::new(),
+                cpus: None,
+                setup: Vec::new(),
+                devices: devices.to_vec(),
+                modules: vec![module],
+                up: Vec::new(),
+                down: Vec::new(),
+                knobs: Vec::new(),
+                teardown: Teardown {
+                    name: "rmmod".into(),
+                    module: name.to_owned(),
+                    others: Vec::new(),
+                },
+                unbind: None,
+                elsewhere: None,
+                patience: None,
+                loops: None,
+                rules: Rules::default(),
+                lifetimes: vec![Lifetime::plain()],
+                mutants: Vec::new(),
+            },
+            lifetime: Lifetime::plain(),
+            mutant: None,
+            base: PathBuf::new(),
+        }
+    }
+
     /// Finds the target by built-in name or file, and its lifetime and mutant by name.
     ///
     /// # Errors
     /// The name that isn't known, and those that are.
     pub fn find(target: &str, lifetime: Option<&str>, mutant: Option<&str>) -> Result<Self, Error> {
-        let (target, base) = match BUILT_IN.iter().find(|(name, _)| *name == target) {
-            Some((name, text)) => (Target::parse(text, name)?, knobrig_images::workspace_root()),
-            None if target.ends_with(".toml") => {
-                let text = std::fs::read_to_string(target).map_err(|error| {
-                    Error::Usage(format!("can't read the target file {target}: {error}"))
-                })?;
-                let base = std::path::Path::new(target).parent().unwrap_or("".as_ref());
-                (Target::parse(&text, target)?, base.to_owned())
-            }
-            None => {
-                let known: Vec<_> = Target::built_in().collect();
-                return Err(Error::Usage(format!(
-                    "no target {target}; there are {} (or give a .toml file)",
-                    known.join(", ")
-                )));
-            }
-        };
+        let (target, base) = read::find(target)?;
         let mutant = match mutant {
             None => None,
             Some(name) => Some(by_name("mutant", name, &target.mutants, |m| &m.name)?.clone()),
@@ -486,6 +466,38 @@ impl Chosen {
             params: self.params(module, None),
         });
         loads.chain(self.target.setup.iter().cloned()).collect()
+    }
+
+    /// Whether it is one of those that ship.
+    pub fn ships(&self) -> bool {
+        Target::built_in().any(|name| name == self.target.name)
+            && self.base == knobrig_images::workspace_root()
+    }
+
+    /// What brings the driver up outside of an episode.
+    pub fn bring_up_steps(&self) -> Vec<Step> {
+        let patience = self.target.patience.as_ref().map(|it| it.usual_ms);
+        let loads = self.modules().map(|module| Step::Load {
+            module: module.name.clone(),
+            params: self.params(module, patience),
+        });
+        loads.chain(self.target.up.iter().cloned()).collect()
+    }
+
+    /// What takes it down again.
+    pub fn take_down_steps(&self) -> Vec<Step> {
+        let unload = |module: &String| Step::Unload {
+            module: module.clone(),
+        };
+        let goes = &self.target.teardown.module;
+        let mut modules: Vec<_> = self.modules().map(|module| &module.name).collect();
+        modules.retain(|name| *name != goes);
+        let helpers = modules.into_iter().rev().map(unload);
+        let give_up = self.lifetime.give_up.iter().cloned();
+        (give_up.chain(self.target.down.iter().cloned()))
+            .chain([unload(goes)])
+            .chain(helpers)
+            .collect()
     }
 
     /// A module's parameters with the choices filled in.
@@ -541,26 +553,10 @@ mod tests {
 
     #[test]
     fn every_built_in_target_reads() {
-        for (name, text) in BUILT_IN {
-            let target = Target::parse(text, name).expect("a built-in target is right");
-            assert_eq!(target.name, *name);
+        for name in Target::built_in() {
+            let target = Chosen::find(name, None, None).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(target.target.name, name);
         }
-    }
-
-    #[test]
-    fn an_error_names_the_place() {
-        let text = BUILT_IN[0].1.replace("read = 32", "raed = 32");
-        let error = Target::parse(&text, "mydrv.toml")
-            .expect_err("an unknown key")
-            .to_string();
-        assert!(error.contains("line") && error.contains("raed"), "{error}");
-    }
-
-    #[test]
-    fn what_asks_must_be_an_op_that_the_knob_has() {
-        let text = BUILT_IN[0].1.replace("write = \"17\\n\"\n", "");
-        let error = Target::parse(&text, "mydrv.toml").expect_err("asks.write alone");
-        assert!(error.to_string().contains("asks.write without write"));
     }
 
     #[test]

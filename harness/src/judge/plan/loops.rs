@@ -1,0 +1,210 @@
+//! Loops: threads that do nothing but ops on knobs, in tight loops and by weight, while a teardown
+//! goes down and up or nothing else happens. Where no gate places a race, the number of tries
+//! does: all is opened before, so that a round is as little as it can be.
+
+use knobrig_proto::{Repeat, Step};
+use rand::Rng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand_chacha::ChaCha8Rng;
+
+use super::build::{Builder, LOOPS};
+use super::{ENODEV, ENOENT, Expect, Place, Rule, Then};
+use crate::target::teardown::Act;
+use crate::target::{AskingOp, Knob, Loops, TeardownKind, Way, errno};
+
+/// Ops in a round of a loop.
+const OPS: usize = 8;
+/// The longest seeded delay before a teardown.
+const SPIN_US: u32 = 3_000;
+/// A round of a spinner: it looks for the end once a round.
+const SPINNER_US: u32 = 1_000;
+/// Beyond the loops' own time: what they stand in when it is over.
+const GRACE_MS: u64 = 10_000;
+/// Actor of the time that loops without a teardown have.
+const TIMER: &str = "timer";
+
+/// What a loop does.
+#[derive(Clone, Copy)]
+enum Does {
+    Read,
+    Write,
+    Open,
+}
+
+/// Deals threads by weight: what an op's share comes to whole is its own, the rest is drawn. So two
+/// writers of one attribute meet where they weigh enough, and none is left out that does.
+fn deal<'a>(
+    choices: &[(&'a Knob, Does, u32)],
+    threads: usize,
+    rng: &mut ChaCha8Rng,
+) -> Vec<(&'a Knob, Does)> {
+    let sum: u64 = choices.iter().map(|(.., weight)| u64::from(*weight)).sum();
+    let mut dealt = Vec::new();
+    for (knob, does, weight) in choices {
+        let share = threads as u64 * u64::from(*weight) / sum.max(1);
+        dealt.extend((0..share).map(|_| (*knob, *does)));
+    }
+    while dealt.len() < threads {
+        let Ok((knob, does, _)) = choices.choose_weighted(rng, |(.., weight)| *weight) else {
+            break;
+        };
+        dealt.push((*knob, *does));
+    }
+    // Who sits on whose CPU is chance.
+    dealt.shuffle(rng);
+    dealt
+}
+
+impl Builder<'_> {
+    pub(super) fn loops(&mut self, rng: &mut ChaCha8Rng) {
+        let Some(loops) = self.target.target.loops.clone() else {
+            return;
+        };
+        self.bring_up();
+        let ways = &self.target.target.teardown.others;
+        let with_teardown = rng.random_range(0..100) < loops.teardowns;
+        let way = match with_teardown {
+            true => ways.choose_weighted(rng, |way| way.weight).ok().cloned(),
+            false => None,
+        };
+        match &way {
+            Some(way) => self.down_and_up(way, way.rounds.unwrap_or(loops.rounds), rng),
+            None => {
+                let timer = self.actor(TIMER, false, None);
+                self.act(timer, Step::Sleep { ms: loops.ms });
+                self.plan.episode.deadline_ms = loops.ms + GRACE_MS;
+            }
+        }
+        let held = self.loop_by_weight(&loops, way.is_some(), rng);
+        if way.is_some_and(|way| way.kind == TeardownKind::Unplug) {
+            // Whether the last plug was seen is the teardown's to tell.
+            self.plan.episode.deadline_ms += GRACE_MS;
+        }
+        // What is still open may keep the module.
+        for slot in held {
+            self.close(slot);
+        }
+        self.unload_at_zero();
+        self.unload_helpers();
+    }
+
+    /// A thread that ends the driver and brings it back, again and again.
+    fn down_and_up(&mut self, way: &Way, rounds: usize, rng: &mut ChaCha8Rng) {
+        let fine: Vec<i64> = way.fine.iter().filter_map(|name| errno(name)).collect();
+        let actor = self.actor(&way.name, true, Some(rng));
+        for _ in 0..rounds {
+            let us = rng.random_range(0..SPIN_US);
+            self.act(actor, Step::Spin { us });
+            for act in way.downs().unwrap_or_default() {
+                self.act_way(actor, act, Rule::TearsDown, &fine);
+            }
+            for act in way.ups() {
+                let place = self.act_way(actor, act, Rule::ComesBack, &fine);
+                self.plan.ups.push(place);
+            }
+        }
+        let rounds = rounds as u64;
+        self.plan.episode.deadline_ms = rounds * 2 * way.deadline_ms + GRACE_MS;
+    }
+
+    fn act_way(&mut self, actor: usize, act: Act, rule: Rule, fine: &[i64]) -> Place {
+        match act {
+            Act::Step(step) => self.act_checked(actor, step, rule, Expect::OkOr(fine.to_vec())),
+            Act::Unplug(id) => self.act_host(actor, Then::Unplug(id)),
+            Act::Plug(id) => self.act_host(actor, Then::Plug(id)),
+        }
+    }
+
+    /// The harness does something when the actor comes here; the actor goes on once it is done.
+    fn act_host(&mut self, actor: usize, then: Then) -> Place {
+        let place = self.act(actor, Step::Spin { us: 0 });
+        let Place::Actor(_, step) = place else {
+            return place;
+        };
+        let done = format!("done-{actor}-{step}");
+        self.react(self.settled(place), [then, Then::Raise(done.clone())]);
+        self.await_signal(actor, &done);
+        place
+    }
+
+    /// Gives the descriptors that are held open.
+    fn loop_by_weight(&mut self, loops: &Loops, torn_down: bool, rng: &mut ChaCha8Rng) -> Vec<u32> {
+        let mut held = Vec::new();
+        let knobs: Vec<_> = self.target.knobs().cloned().collect();
+        let mut choices = Vec::new();
+        for knob in &knobs {
+            let weights = knob.weights;
+            let write = knob.write.as_ref().map_or(0, |_| weights.write);
+            let read = knob.read.map_or(0, |_| weights.read);
+            choices.extend([
+                (knob, Does::Read, read),
+                (knob, Does::Write, write),
+                (knob, Does::Open, weights.open),
+            ]);
+        }
+        choices.retain(|(.., weight)| *weight > 0);
+        for (index, (knob, does)) in deal(&choices, loops.threads, rng).into_iter().enumerate() {
+            held.extend(self.looper(index, knob, does, torn_down, rng));
+        }
+        for index in 0..loops.spinners {
+            let actor = self.actor(&format!("spinner-{index}"), false, None);
+            self.act(actor, Step::Spin { us: SPINNER_US });
+            let actor = &mut self.plan.episode.actors[actor];
+            actor.repeat = Repeat::UntilOthersEnd;
+            // Each CPU its own, whoever else sits there.
+            actor.cpu = index as u32;
+        }
+        held
+    }
+
+    /// One thread that loops over one op of one knob; gives the descriptor that it holds open.
+    fn looper(
+        &mut self,
+        index: usize,
+        knob: &Knob,
+        does: Does,
+        torn_down: bool,
+        rng: &mut ChaCha8Rng,
+    ) -> Option<u32> {
+        let slot = LOOPS + index as u32;
+        let open = Step::Open {
+            path: knob.path.clone(),
+            read: matches!(does, Does::Read | Does::Open) && knob.read.is_some(),
+            write: matches!(does, Does::Write) || knob.read.is_none(),
+            exclusive: false,
+            slot,
+        };
+        // What a teardown takes away must be opened again.
+        let held = knob.hold && !torn_down && !matches!(does, Does::Open);
+        let mut steps = Vec::new();
+        match held {
+            true => self.before(open, Rule::ComesUp, Expect::OkOr(vec![ENOENT, ENODEV])),
+            false => steps.push(open),
+        }
+        let count = if held { OPS } else { rng.random_range(1..=OPS) };
+        for _ in 0..count {
+            match does {
+                Does::Read => steps.extend(Self::op(knob, AskingOp::Read, slot)),
+                Does::Write => {
+                    let data = knob.write.as_ref().and_then(|data| data.all().choose(rng));
+                    let random = rng.random();
+                    steps.extend(data.map(|data| Step::Write {
+                        slot,
+                        data: data.text(random),
+                    }));
+                }
+                Does::Open => {}
+            }
+        }
+        if !held {
+            steps.push(Step::Close { slot });
+        }
+        // Neighbours on different CPUs.
+        let actor = self.actor(&format!("{}-{index}", knob.name), false, None);
+        let actor = &mut self.plan.episode.actors[actor];
+        actor.steps = steps;
+        actor.repeat = Repeat::UntilOthersEnd;
+        actor.missed_pause_us = super::build::MISSED_PAUSE_US;
+        held.then_some(slot)
+    }
+}

@@ -38,8 +38,10 @@ const PLANS_KEPT: usize = 64;
 pub(super) trait Episodes {
     /// The episode to run under this number.
     fn next(&mut self, number: u64) -> Plan;
+
     /// A guest has told what only a guest knows of the target.
     fn looked(&mut self, _whole: &Chosen) {}
+
     /// What a survey saw; gives the points that are known of the program now.
     fn surveyed(&mut self, _program: &Program, _passes: &[Pass]) -> Vec<Spot> {
         Vec::new()

@@ -79,17 +79,24 @@ pub fn prepare(
     let (kernel, first) = kernel(&cache, &wanted.kernel, progress)?;
     let programs = knobrig_images::ensure_programs(progress)?;
     let mut modules = Vec::new();
-    let mut files = Files::find(Some(&kernel.vmlinux), &[])?;
     let own = own_modules(target, &wanted.module_dirs)?;
+    // Of a kernel that was given there may be nothing but the image, which has no lines.
+    let vmlinux = Some(kernel.vmlinux.as_path()).filter(|path| *path != kernel.boot);
+    let mut files = Files::find(vmlinux, &[])?;
     for module in &target.target.modules {
-        let (path, debug) = match own.get(&module.name) {
+        let dir = (own.get(&module.name).cloned())
+            .or_else(|| module.build.as_ref().map(|dir| target.base.join(dir)));
+        let path = match dir {
             Some(dir) => {
-                let built = knobrig_images::ensure_module(&cache, &kernel, dir, progress)?;
-                (built.path, built.debug)
+                let built = knobrig_images::ensure_module(&cache, &kernel, &dir, progress)?;
+                files = files.with_module(&module.name, &built.debug);
+                built.path
             }
-            None => module_file(&cache, target, module, &kernel, progress)?,
+            None => module_file(&cache, target, module, &kernel)?,
         };
-        files = files.with_module(&module.name, &debug);
+        if module.build.is_none() {
+            files = files.with_module(&module.name, &path);
+        }
         modules.push((module.name.clone(), path));
     }
     let mut functions = Vec::new();
@@ -218,15 +225,9 @@ fn module_file(
     target: &Chosen,
     module: &Module,
     kernel: &Kernel,
-    progress: &dyn Progress,
-) -> Result<(PathBuf, PathBuf), Error> {
-    if let Some(dir) = &module.build {
-        let built = knobrig_images::ensure_module(cache, kernel, &target.base.join(dir), progress)?;
-        return Ok((built.path, built.debug));
-    }
+) -> Result<PathBuf, Error> {
     if let Some(path) = &module.path {
-        let path = target.base.join(path);
-        return Ok((path.clone(), path));
+        return Ok(target.base.join(path));
     }
     let path = kernel.modules.get(&module.name).ok_or_else(|| {
         let known: Vec<_> = kernel.modules.keys().map(String::as_str).collect();
@@ -240,8 +241,7 @@ fn module_file(
             module.name
         ))
     })?;
-    let path = knobrig_images::plain_module(cache, path)?;
-    Ok((path.clone(), path))
+    Ok(knobrig_images::plain_module(cache, path)?)
 }
 
 /// Finds QEMU, or installs the package that has it.

@@ -103,6 +103,22 @@ fn clean(raw: &[u8]) -> Cow<'_, str> {
     Cow::Owned(String::from_utf8_lossy(&kept).into_owned())
 }
 
+/// The first byte that [`clean`] drops from within a line, where it may stand inside a word.
+pub(crate) fn first_dropped(bytes: &[u8]) -> Option<usize> {
+    const BLOCK: usize = 64;
+    let dropped = |b: u8| (b < 0x20 && b != b'\t' && b != b'\n') || b == 0x7f;
+    (bytes.chunks(BLOCK).zip((0..).step_by(BLOCK))).find_map(|(block, start)| {
+        // Without an early exit, as above.
+        if !block.iter().fold(false, |any, b| any | dropped(*b)) {
+            return None;
+        }
+        let mut places = start..start + block.len();
+        places.find(|&at| {
+            dropped(bytes[at]) && !(bytes[at] == b'\r' && bytes.get(at + 1) == Some(&b'\n'))
+        })
+    })
+}
+
 /// What follows an ANSI sequence whose ESC has been eaten.
 fn skip_ansi(rest: &[u8]) -> &[u8] {
     match rest.first() {
@@ -293,6 +309,21 @@ mod tests {
             bare("BUG: memory leak")
         );
         assert_eq!(split("\u{1b}[0;32mgreen\u{1b}[0m\0"), bare("green"));
+    }
+
+    #[test]
+    fn a_dropped_byte_is_found_unless_it_ends_a_line() {
+        let long = "x".repeat(200);
+        for (text, at) in [
+            ("a\tb\r\nc\n", None),
+            ("a\r\nb\x1ec", Some(4)),
+            ("a\rb", Some(1)),
+            ("\x7f", Some(0)),
+            (&format!("{long}\0"), Some(200)),
+            (&long, None),
+        ] {
+            assert_eq!(first_dropped(text.as_bytes()), at, "{text:?}");
+        }
     }
 
     #[test]

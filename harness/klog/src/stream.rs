@@ -266,9 +266,7 @@ impl Ahead {
         let sieve = Self::next(&mut self.sieve, rest, |rest| {
             SIEVE.find(rest).map(|hit| hit.start())
         });
-        let control = Self::next(&mut self.control, rest, |rest| {
-            memchr::memchr2(0, 0x1b, rest)
-        });
+        let control = Self::next(&mut self.control, rest, line::first_dropped);
         sieve.min(control)
     }
 

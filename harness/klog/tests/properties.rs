@@ -94,10 +94,14 @@ proptest! {
     }
 
     #[test]
-    fn nuls_and_colours_say_nothing(log in clean_console(), at in 0usize..4000) {
+    fn control_bytes_and_colours_say_nothing(
+        log in clean_console(),
+        at in 0usize..4000,
+        byte in prop_oneof![Just(0u8), 1u8..9, 0x0bu8..0x1b, 0x1cu8..0x20, Just(0x7f)],
+    ) {
         let at = at.min(log.len());
         let mut junk = log.as_bytes().to_vec();
-        junk.splice(at..at, *b"\x00\x1b[31m");
+        junk.splice(at..at, [byte, 0x1b, b'[', b'3', b'1', b'm']);
         prop_assert_eq!(said(&parse(&junk)), said(&parse(log.as_bytes())));
     }
 }

@@ -41,7 +41,7 @@ fn a_mutant_is_found_and_a_lifetime_is_clean() {
 #[test]
 fn every_lifetime_shows_its_rules() {
     let place = Place::new();
-    let (code, table, errors) = json(&place, &["lifetimes"]);
+    let (code, table, errors) = json(&place, &["lifetimes", "--episodes", "70"]);
     assert_eq!(code, Some(0), "{table} {errors}");
     let rows = table["lifetimes"].as_array().expect("rows");
     let seen = |lifetime: &str, rule: &str| {

@@ -645,6 +645,9 @@ impl<'a> Campaign<'a> {
             }
             if evidence.is_empty() {
                 episodes.told(None);
+                if let Err(loss) = self.clear(guest).await {
+                    return Ok(Err(loss));
+                }
                 continue;
             }
             let key = self.found(evidence, met(Some(episode)))?;
@@ -710,6 +713,19 @@ impl<'a> Campaign<'a> {
                 self.target.target.name
             )))),
         }
+    }
+
+    /// An episode that was cut down may leave modules behind that the next one loads.
+    async fn clear(&mut self, guest: &mut Guest) -> Result<(), Loss> {
+        let loaded = self.target.modules().filter(|module| !module.once);
+        let mut steps: Vec<_> = loaded
+            .map(|module| Step::Unload {
+                module: module.name.clone(),
+            })
+            .collect();
+        steps.reverse();
+        // What is gone already can't be unloaded.
+        guest.run_steps(steps).await.map(drop)
     }
 
     /// Takes in what the oracles said of one failure; the first of it names the failure. Gives the

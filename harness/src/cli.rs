@@ -198,20 +198,11 @@ pub struct LifetimesArgs {
     pub format: Format,
 }
 
-/// `repro`
+/// A finding whose episode runs again.
 #[derive(Debug, Args)]
-pub struct ReproArgs {
+pub struct CaseArgs {
     /// A finding.json, its directory, or a run with one finding.
     pub finding: PathBuf,
-    /// How often the episode runs at most.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    pub times: u64,
-    /// Go on when it has shown: how often does it, of all the times?
-    #[arg(long)]
-    pub keep_going: bool,
-    /// The same episode on the same lifetime without the mutant: must show nothing.
-    #[arg(long)]
-    pub correct: bool,
     /// A target file (.toml) in place of the target that the finding names.
     #[arg(long)]
     pub target: Option<String>,
@@ -221,6 +212,23 @@ pub struct ReproArgs {
     /// How guest code runs; auto takes KVM where it truly works.
     #[arg(long, value_enum, default_value = "auto")]
     pub accel: AccelChoice,
+}
+
+/// `repro`
+#[derive(Debug, Args)]
+pub struct ReproArgs {
+    /// What is run again, and how.
+    #[command(flatten)]
+    pub case: CaseArgs,
+    /// How often the episode runs at most.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub times: u64,
+    /// Go on when it has shown: how often does it, of all the times?
+    #[arg(long)]
+    pub keep_going: bool,
+    /// The same episode on the same lifetime without the mutant: must show nothing.
+    #[arg(long)]
+    pub correct: bool,
     /// Where the runs are kept [default: knobrig-out/TIME-TARGET-repro].
     #[arg(long)]
     pub out: Option<PathBuf>,
@@ -232,8 +240,9 @@ pub struct ReproArgs {
 /// `minimize`
 #[derive(Debug, Args)]
 pub struct MinimizeArgs {
-    /// A finding.json, its directory, or a run with one finding.
-    pub finding: PathBuf,
+    /// What is run again, and how.
+    #[command(flatten)]
+    pub case: CaseArgs,
     /// How often in a row it must show without a part before the part is left out.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub tries: u64,
@@ -241,15 +250,6 @@ pub struct MinimizeArgs {
     /// needed.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     pub proof: u64,
-    /// A target file (.toml) in place of the target that the finding names.
-    #[arg(long)]
-    pub target: Option<String>,
-    /// Build the kernel from this tree or tarball instead of the pinned source.
-    #[arg(long, value_name = "DIR|TARBALL")]
-    pub kernel_source: Option<PathBuf>,
-    /// How guest code runs; auto takes KVM where it truly works.
-    #[arg(long, value_enum, default_value = "auto")]
-    pub accel: AccelChoice,
     /// Where the result is kept [default: knobrig-out/TIME-TARGET-minimize].
     #[arg(long)]
     pub out: Option<PathBuf>,

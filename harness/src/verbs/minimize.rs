@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::campaign::Episodes;
-use super::repro::{Attempts, Case, CaseArgs};
+use super::repro::{Attempts, Case};
 use super::run::{say, say_json};
 use crate::cli::{Format, MinimizeArgs};
 use crate::error::Error;
@@ -62,13 +62,7 @@ struct Edge {
 /// # Errors
 /// The finding can't be read, set-up failed, or the rig did.
 pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error> {
-    let case = Case::open(&CaseArgs {
-        finding: &arguments.finding,
-        target: arguments.target.as_deref(),
-        correct: false,
-        kernel_source: arguments.kernel_source.clone(),
-        accel: arguments.accel,
-    })?;
+    let case = Case::open(&arguments.case, false)?;
     let started = Instant::now();
     let path = (arguments.out.clone())
         .unwrap_or_else(|| RunDir::default_path(&format!("{}-minimize", case.target.target.name)));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use knobrig_proto::Step;
@@ -14,7 +14,7 @@ use super::run::{say, say_json};
 use knobrig_images::{KernelRequest, KernelSource};
 
 use crate::cli::kernel::KernelChoice;
-use crate::cli::{Format, ReproArgs, VariantArg};
+use crate::cli::{CaseArgs, Format, ReproArgs, VariantArg};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::judge::finding::Finding;
@@ -60,12 +60,12 @@ fn kernel(
 }
 
 impl Case {
-    /// Reads a finding and sets up for it.
+    /// Reads a finding and sets up for it; `correct` leaves its mutant out.
     ///
     /// # Errors
     /// It can't be read, has no episode, or set-up fails.
-    pub(super) fn open(arguments: &CaseArgs<'_>) -> Result<Self, Error> {
-        let finding = dir::read_finding(arguments.finding)?;
+    pub(super) fn open(arguments: &CaseArgs, correct: bool) -> Result<Self, Error> {
+        let finding = dir::read_finding(&arguments.finding)?;
         let Some(mut plan) = finding.episode.clone() else {
             return Err(Error::Usage(format!(
                 "{} has no episode to run again: it was met before one ran",
@@ -74,9 +74,9 @@ impl Case {
         };
         let setting = &finding.setting;
         let target = Chosen::find(
-            arguments.target.unwrap_or(&setting.target),
+            arguments.target.as_deref().unwrap_or(&setting.target),
             Some(&setting.lifetime),
-            match arguments.correct {
+            match correct {
                 true => None,
                 false => setting.mutant.as_deref(),
             },
@@ -105,10 +105,8 @@ impl Case {
                 prepared.kernel.id, setting.kernel
             ));
         }
-        if arguments.correct
-            && let Some(mutant) = &setting.mutant
-        {
-            let name = arguments.target.unwrap_or(&setting.target);
+        if correct && let Some(mutant) = &setting.mutant {
+            let name = arguments.target.as_deref().unwrap_or(&setting.target);
             let planted = Chosen::find(name, Some(&setting.lifetime), Some(mutant))?;
             leave_out(&mut plan, &planted, &target);
             differs.push("the mutant is left out".into());
@@ -180,16 +178,6 @@ fn leave_out(plan: &mut Plan, planted: &Chosen, correct: &Chosen) {
     }
 }
 
-/// What [`Case::open`] is asked for.
-#[derive(Debug)]
-pub(super) struct CaseArgs<'a> {
-    pub(super) finding: &'a Path,
-    pub(super) target: Option<&'a str>,
-    pub(super) correct: bool,
-    pub(super) kernel_source: Option<PathBuf>,
-    pub(super) accel: crate::cli::AccelChoice,
-}
-
 /// What came of trying a plan again and again.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Attempts {
@@ -223,13 +211,7 @@ struct Outcome<'a> {
 /// # Errors
 /// The finding can't be read, set-up failed, or the rig did.
 pub fn run(arguments: &ReproArgs, command: Vec<String>) -> Result<Exit, Error> {
-    let case = Case::open(&CaseArgs {
-        finding: &arguments.finding,
-        target: arguments.target.as_deref(),
-        correct: arguments.correct,
-        kernel_source: arguments.kernel_source.clone(),
-        accel: arguments.accel,
-    })?;
+    let case = Case::open(&arguments.case, arguments.correct)?;
     let path = (arguments.out.clone())
         .unwrap_or_else(|| RunDir::default_path(&format!("{}-repro", case.target.target.name)));
     let dir = RunDir::create(&path)?;

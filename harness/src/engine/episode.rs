@@ -61,55 +61,26 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
     let id = plan.episode.id;
     guest.send(&ToGuest::Episode(plan.episode.clone())).await?;
     let end = Instant::now() + Duration::from_millis(plan.episode.deadline_ms) + GRACE;
-    let mut course = Course {
-        plan,
-        held: BTreeSet::new(),
-        let_go: BTreeSet::new(),
-    };
-    let mut witnessed = Vec::new();
-    let mut told = Vec::new();
+    let mut course = Course::new(plan);
     let report = loop {
         match guest.next_until(end, "the episode's report").await? {
-            Happening::Agent(FromGuest::Episode(report)) if report.id == id => break report,
-            Happening::Agent(FromGuest::Settled {
-                episode,
-                actor,
-                step,
-                wchan,
-                ..
-            }) if episode == id => {
-                if !wchan.is_empty() {
-                    let asleep = When::Asleep(actor.clone(), step);
-                    course.follow(guest, &asleep).await?;
-                }
-                course.follow(guest, &When::Settled(actor, step)).await?;
-            }
-            Happening::Agent(FromGuest::Held { episode, tag }) if episode == id => {
-                course.held.insert(tag.clone());
-                course.follow(guest, &When::Held(tag)).await?;
-            }
-            Happening::Gate(event @ Event::Held { .. }) => {
-                told.push(event.clone());
-                if let Event::Held { tag, .. } = event {
-                    course.held.insert(tag.clone());
-                    course.follow(guest, &When::Held(tag)).await?;
-                }
-            }
-            Happening::Gate(event @ Event::Witness { .. }) => witnessed.push(event),
             Happening::Report { report, episode } => {
-                let after = aftermath(guest, &mut course, &mut told).await;
+                let after = aftermath(guest, &mut course).await;
                 if let Some(first) = after.as_ref().and_then(|report| report.before.first()) {
                     guest.marked(&marker(id), first.start_ns);
                 }
-                let record = Box::new(record(guest, after, told));
+                let record = Box::new(record(guest, after, course.told));
                 return Ok(Ended::Kernel {
                     report,
                     episode,
                     record,
                 });
             }
-            Happening::Gate(event @ Event::LetGo { .. }) => told.push(event),
-            Happening::Agent(_) | Happening::Marker(_) => {}
+            happening => {
+                if let Some(report) = course.hear(guest, happening).await? {
+                    break report;
+                }
+            }
         }
     };
     if (plan.gates.iter()).any(|gate| !course.let_go.contains(&gate.tag)) {
@@ -121,42 +92,24 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
     }
     // The answer comes after all that the device has told so far.
     let ring_runs = guest.device().status().await?.running;
-    witnessed.extend(guest.witnessed());
+    course.witnessed.extend(guest.witnessed());
     Ok(Ended::Whole(Box::new(Whole {
         report,
         held: !course.held.is_empty(),
-        record: record(guest, None, told),
-        witnessed,
+        record: record(guest, None, course.told),
+        witnessed: course.witnessed,
         ring_runs,
     })))
 }
 
 /// After the kernel's report the agent may still be able to tell how the episode goes on. What the
 /// plan has follow from what does, so that nobody waits for nothing.
-async fn aftermath(
-    guest: &mut Guest,
-    course: &mut Course<'_>,
-    told: &mut Vec<Event>,
-) -> Option<EpisodeReport> {
-    let id = course.plan.episode.id;
+async fn aftermath(guest: &mut Guest, course: &mut Course<'_>) -> Option<EpisodeReport> {
     let end = Instant::now() + AFTERMATH;
     loop {
-        match guest.next_until(end, "the episode's report").await.ok()? {
-            Happening::Agent(FromGuest::Episode(report)) if report.id == id => return Some(report),
-            Happening::Agent(FromGuest::Settled {
-                episode,
-                actor,
-                step,
-                ..
-            }) if episode == id => {
-                let what = When::Settled(actor, step);
-                course.follow(guest, &what).await.ok()?;
-            }
-            Happening::Agent(FromGuest::Held { episode, tag }) if episode == id => {
-                course.follow(guest, &When::Held(tag)).await.ok()?;
-            }
-            Happening::Gate(event) => told.push(event),
-            Happening::Agent(_) | Happening::Marker(_) | Happening::Report { .. } => {}
+        let happening = guest.next_until(end, "the episode's report").await.ok()?;
+        if let Some(report) = course.hear(guest, happening).await.ok()? {
+            return Some(report);
         }
     }
 }
@@ -184,14 +137,74 @@ fn seen(guest: &Guest, told: Vec<Event>) -> Vec<Seen> {
         .collect()
 }
 
-/// How far an episode's gates have come.
+/// How far an episode has come.
 struct Course<'a> {
     plan: &'a Plan,
+    /// The gates that have held somebody.
     held: BTreeSet<String>,
+    /// The device's gates that were let go as the plan says.
     let_go: BTreeSet<String>,
+    /// What the device told of its gates.
+    told: Vec<Event>,
+    /// What the device witnessed.
+    witnessed: Vec<Event>,
 }
 
-impl Course<'_> {
+impl<'a> Course<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        Self {
+            plan,
+            held: BTreeSet::new(),
+            let_go: BTreeSet::new(),
+            told: Vec::new(),
+            witnessed: Vec::new(),
+        }
+    }
+
+    /// Notes what happened and does what the plan has follow from it. Returns the episode's report
+    /// when it is that.
+    async fn hear(
+        &mut self,
+        guest: &mut Guest,
+        happening: Happening,
+    ) -> Result<Option<EpisodeReport>, Loss> {
+        let id = self.plan.episode.id;
+        match happening {
+            Happening::Agent(FromGuest::Episode(report)) if report.id == id => {
+                return Ok(Some(report));
+            }
+            Happening::Agent(FromGuest::Settled {
+                episode,
+                actor,
+                step,
+                wchan,
+                ..
+            }) if episode == id => {
+                if !wchan.is_empty() {
+                    let asleep = When::Asleep(actor.clone(), step);
+                    self.follow(guest, &asleep).await?;
+                }
+                self.follow(guest, &When::Settled(actor, step)).await?;
+            }
+            Happening::Agent(FromGuest::Held { episode, tag }) if episode == id => {
+                self.held.insert(tag.clone());
+                self.follow(guest, &When::Held(tag)).await?;
+            }
+            Happening::Gate(event @ Event::Witness { .. }) => self.witnessed.push(event),
+            Happening::Gate(event @ Event::LetGo { .. }) => self.told.push(event),
+            Happening::Gate(event @ Event::Held { .. }) => {
+                self.told.push(event.clone());
+                if let Event::Held { tag, .. } = event {
+                    self.held.insert(tag.clone());
+                    self.follow(guest, &When::Held(tag)).await?;
+                }
+            }
+            // A second report tells of what the first one broke.
+            Happening::Report { .. } | Happening::Agent(_) | Happening::Marker(_) => {}
+        }
+        Ok(None)
+    }
+
     /// Whether a gate holds threads in the guest, and not requests in the device.
     fn in_guest(&self, tag: &str) -> bool {
         self.plan.episode.gates.iter().any(|gate| gate.tag == tag)

@@ -10,4 +10,3 @@ mod plugs;
 pub mod probe;
 pub mod process;
 pub mod qemu;
-pub mod symbols;

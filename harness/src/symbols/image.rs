@@ -279,11 +279,11 @@ fn tidy(path: &str) -> String {
     parts.join("/")
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|why| format!("can't read {}: {why}", path.display()))
 }
 
-fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<object::File<'a>, String> {
+pub(super) fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<object::File<'a>, String> {
     object::File::parse(bytes).map_err(|why| format!("{} is no ELF file: {why}", path.display()))
 }
 

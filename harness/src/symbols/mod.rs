@@ -6,6 +6,7 @@
 //! stays as it is.
 //!
 //! - `image`: one ELF file, its functions and its lines;
+//! - `hooks`: what of a module can be hooked;
 //! - `relocate`: a module's debug sections, as its linker would have left them.
 
 use std::collections::BTreeMap;
@@ -14,9 +15,11 @@ use std::sync::{Mutex, PoisonError};
 
 use knobrig_klog::{Frame, Report, Symbol, Symbols};
 
+mod hooks;
 mod image;
 mod relocate;
 
+pub use hooks::hooks;
 pub use image::Image;
 
 use crate::error::Error;

@@ -11,9 +11,8 @@ use crate::cli::AccelChoice;
 use crate::cli::kernel::KernelChoice;
 use crate::engine::probe;
 use crate::engine::qemu::{Accel, Qemu};
-use crate::engine::symbols;
 use crate::error::Error;
-use crate::symbols::Files;
+use crate::symbols::{self, Files};
 use crate::target::{Chosen, Module};
 
 /// The module that holds threads in functions; the agent loads it when it is first asked to.
@@ -103,7 +102,7 @@ pub fn prepare(
     for module in target.target.modules.iter().filter(|module| !module.once) {
         let path = modules.iter().find(|(name, _)| *name == module.name);
         if let Some((name, path)) = path {
-            functions.extend(symbols::functions(name, path)?);
+            functions.extend(symbols::hooks(name, path)?);
         }
     }
     // The gate's module is in Rust, and what it hooks into is of the same age.

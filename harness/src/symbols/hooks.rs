@@ -4,6 +4,7 @@ use std::path::Path;
 
 use object::{Object, ObjectSymbol, SymbolKind};
 
+use super::image::{parse, read};
 use crate::error::Error;
 
 /// What a compiler calls at the start of each function that ftrace can hook.
@@ -16,14 +17,14 @@ const SANITIZER: &str = "__asan_";
 ///
 /// # Errors
 /// The file can't be read, or is no module.
-pub fn functions(name: &str, path: &Path) -> Result<Vec<String>, Error> {
-    let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
-    let file = object::File::parse(&*bytes).map_err(|error| {
+pub fn hooks(name: &str, path: &Path) -> Result<Vec<String>, Error> {
+    let no_module = |why| {
         Error::Usage(format!(
-            "{} is no kernel module ({error}); give the .ko file that the build made",
-            path.display()
+            "{why}; give the kernel module (.ko) that the build made"
         ))
-    })?;
+    };
+    let bytes = read(path).map_err(no_module)?;
+    let file = parse(path, &bytes).map_err(no_module)?;
     let symbols: Vec<_> = file
         .symbols()
         .filter_map(|symbol| Some((symbol.name().ok()?.to_owned(), symbol)))

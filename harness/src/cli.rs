@@ -154,7 +154,7 @@ pub struct GalleryArgs {
     /// How many episodes of a lifetime must be clean.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     pub episodes: u64,
-    /// Try each kernel variant, from the cheapest on, until one shows the mutant.
+    /// Run each mutant under every kernel variant, from the cheapest on, and tell which see it.
     #[arg(long)]
     pub ladder: bool,
     /// How guest code runs; auto takes KVM where it truly works.

@@ -46,6 +46,16 @@ struct MutantRow {
     seed: u64,
     /// The variant that it was found with, or the last one tried.
     variant: Variant,
+    #[serde(flatten)]
+    outcome: Outcome,
+    /// With `--ladder` every variant's, from the cheapest on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ladder: Vec<Rung>,
+}
+
+/// What came of one mutant under one variant.
+#[derive(Clone, Debug, Serialize)]
+struct Outcome {
     /// Its first finding.
     found: Option<Found>,
     /// Episodes until then, or in all.
@@ -54,7 +64,15 @@ struct MutantRow {
     wall_ms: u64,
 }
 
+/// One variant's outcome.
 #[derive(Debug, Serialize)]
+struct Rung {
+    variant: Variant,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+#[derive(Clone, Debug, Serialize)]
 struct Found {
     title: String,
     oracles: Vec<String>,
@@ -112,7 +130,7 @@ pub fn run(arguments: &GalleryArgs, command: Vec<String>) -> Result<Exit, Error>
             board.lifetimes.push(row);
         }
     }
-    board.proven = board.mutants.iter().all(|row| row.found.is_some())
+    board.proven = board.mutants.iter().all(|row| row.outcome.found.is_some())
         && board.lifetimes.iter().all(|row| row.findings.is_empty());
     board.wall_ms = started.elapsed().as_millis() as u64;
     write_json(&gallery.dir.join("gallery.json"), &board)?;
@@ -160,28 +178,35 @@ impl Gallery<'_> {
             true => Variant::ALL.to_vec(),
             false => vec![mutant.variant.unwrap_or(Variant::Kasan)],
         };
-        let mut row = MutantRow {
+        let mut rungs = Vec::new();
+        for variant in variants {
+            let goal = Goal::Duration(self.arguments.budget.0);
+            let (summary, wall) = self.campaign(&target, variant, seed, goal)?;
+            let outcome = Outcome {
+                episodes: summary.episodes(),
+                found: summary.findings.into_iter().next().map(Found::from),
+                wall_ms: wall.as_millis() as u64,
+            };
+            rungs.push(Rung { variant, outcome });
+        }
+        let first = rungs.iter().find(|rung| rung.outcome.found.is_some());
+        let Some(Rung { variant, outcome }) = first.or(rungs.last()) else {
+            return Err(Error::Usage(format!(
+                "no kernel variant to try {name} with"
+            )));
+        };
+        Ok(MutantRow {
             mutant: mutant.name,
             lifetime: target.lifetime.name.clone(),
             about: mutant.about,
             seed,
-            variant: variants[0],
-            found: None,
-            episodes: 0,
-            wall_ms: 0,
-        };
-        for variant in variants {
-            let goal = Goal::Duration(self.arguments.budget.0);
-            let (summary, wall) = self.campaign(&target, variant, seed, goal)?;
-            row.variant = variant;
-            row.episodes = summary.episodes();
-            row.found = summary.findings.into_iter().next().map(Found::from);
-            row.wall_ms = wall.as_millis() as u64;
-            if row.found.is_some() {
-                break;
-            }
-        }
-        Ok(row)
+            variant: *variant,
+            outcome: outcome.clone(),
+            ladder: match self.arguments.ladder {
+                true => rungs,
+                false => Vec::new(),
+            },
+        })
     }
 
     fn lifetime(&mut self, name: &str, seed: u64) -> Result<LifetimeRow, Error> {
@@ -226,6 +251,10 @@ impl Gallery<'_> {
     }
 }
 
+fn seconds(ms: u64) -> String {
+    format!("{:.1} s", ms as f64 / 1000.0)
+}
+
 impl From<FindingLine> for Found {
     fn from(line: FindingLine) -> Self {
         Self {
@@ -240,8 +269,8 @@ impl From<FindingLine> for Found {
 impl MutantRow {
     /// The mutant, and what gave it away.
     fn line(&self) -> String {
-        let wall = human_time(Duration::from_millis(self.wall_ms));
-        match &self.found {
+        let wall = human_time(Duration::from_millis(self.outcome.wall_ms));
+        match &self.outcome.found {
             Some(found) => format!(
                 "found   {:<18} {:>8}  episode {:<4} {}  ({})",
                 self.mutant,
@@ -252,7 +281,7 @@ impl MutantRow {
             ),
             None => format!(
                 "MISSED  {:<18} {:>8}  in {} episodes under {}",
-                self.mutant, wall, self.episodes, self.variant
+                self.mutant, wall, self.outcome.episodes, self.variant
             ),
         }
     }
@@ -276,7 +305,10 @@ impl LifetimeRow {
 
 impl Scoreboard {
     fn counts(&self) -> String {
-        let found = self.mutants.iter().filter(|row| row.found.is_some());
+        let found = self
+            .mutants
+            .iter()
+            .filter(|row| row.outcome.found.is_some());
         let clean = self.lifetimes.iter().filter(|row| row.findings.is_empty());
         format!(
             "{} of {} mutants found, {} of {} lifetimes clean",
@@ -315,8 +347,11 @@ impl Scoreboard {
                     row.mutant, row.variant, row.seed
                 ),
                 file: dir.join("gallery.md").display().to_string(),
-                wall_ms: Some(row.wall_ms),
-                problems: (row.found.is_none()).then(missed).into_iter().collect(),
+                wall_ms: Some(row.outcome.wall_ms),
+                problems: (row.outcome.found.is_none())
+                    .then(missed)
+                    .into_iter()
+                    .collect(),
             });
         }
         for row in &self.lifetimes {
@@ -349,15 +384,39 @@ impl Scoreboard {
         text
     }
 
+    /// Which kernel variant sees which mutant, and after what time; empty where that was not
+    /// measured.
+    fn ladder_markdown(&self) -> String {
+        let measured = || self.mutants.iter().filter(|row| !row.ladder.is_empty());
+        let Some(first) = measured().next() else {
+            return String::new();
+        };
+        let mut text = String::from("\n| mutant | seed |");
+        for rung in &first.ladder {
+            let _ = write!(text, " {} |", rung.variant);
+        }
+        let _ = writeln!(text, "\n|---|---|{}", "---|".repeat(first.ladder.len()));
+        for row in measured() {
+            let _ = write!(text, "| {} | {} |", row.mutant, row.seed);
+            for Rung { outcome, .. } in &row.ladder {
+                let _ = match &outcome.found {
+                    Some(found) => write!(text, " {} |", seconds(found.guest_ms)),
+                    None => write!(text, " not in {} episodes |", outcome.episodes),
+                };
+            }
+            text.push('\n');
+        }
+        text
+    }
+
     fn markdown(&self) -> String {
         let mut text = format!("# Gallery of {}\n\n{}\n\n", self.target, self.counts());
         text.push_str(
             "| mutant | lifetime | variant | found by | episode | guest | wall | title |\n\
              |---|---|---|---|---|---|---|---|\n",
         );
-        let seconds = |ms: u64| format!("{:.1} s", ms as f64 / 1000.0);
         for row in &self.mutants {
-            let (by, episode, guest, title) = match &row.found {
+            let (by, episode, guest, title) = match &row.outcome.found {
                 Some(found) => (
                     found.oracles.join(", "),
                     found.episode.map_or(String::new(), |it| it.to_string()),
@@ -377,9 +436,10 @@ impl Scoreboard {
                 row.mutant,
                 row.lifetime,
                 row.variant,
-                seconds(row.wall_ms)
+                seconds(row.outcome.wall_ms)
             );
         }
+        text.push_str(&self.ladder_markdown());
         text.push_str("\n| lifetime | episodes | wall | findings |\n|---|---|---|---|\n");
         for row in &self.lifetimes {
             let _ = writeln!(
@@ -402,6 +462,19 @@ impl Scoreboard {
 mod tests {
     use super::*;
 
+    fn outcome(found: bool) -> Outcome {
+        Outcome {
+            found: found.then(|| Found {
+                title: "KASAN: slab-use-after-free Read in put|device".into(),
+                oracles: vec!["kernel".into(), "rule".into()],
+                guest_ms: 1_240,
+                episode: Some(3),
+            }),
+            episodes: 3,
+            wall_ms: 6_100,
+        }
+    }
+
     fn board(found: bool) -> Scoreboard {
         Scoreboard {
             version: VERSION,
@@ -414,14 +487,8 @@ mod tests {
                 about: "a put too many".into(),
                 seed: 7,
                 variant: Variant::Kasan,
-                found: found.then(|| Found {
-                    title: "KASAN: slab-use-after-free Read in put|device".into(),
-                    oracles: vec!["kernel".into(), "rule".into()],
-                    guest_ms: 1_240,
-                    episode: Some(3),
-                }),
-                episodes: 3,
-                wall_ms: 6_100,
+                outcome: outcome(found),
+                ladder: Vec::new(),
             }],
             lifetimes: vec![LifetimeRow {
                 lifetime: "pinned".into(),
@@ -456,6 +523,25 @@ mod tests {
                 .line()
                 .starts_with("MISSED  extra-put")
         );
+    }
+
+    #[test]
+    fn a_ladder_tells_of_every_variant() {
+        let rung = |variant, found| Rung {
+            variant,
+            outcome: outcome(found),
+        };
+        let mut board = board(true);
+        board.mutants[0].ladder = vec![rung(Variant::Kasan, false), rung(Variant::Debug, true)];
+        let text = board.markdown();
+        let table = text
+            .split("\n\n")
+            .find(|table| table.starts_with("| mutant | seed |"));
+        insta::assert_snapshot!(table.unwrap_or_default(), @r"
+        | mutant | seed | kasan | debug |
+        |---|---|---|---|
+        | extra-put | 7 | not in 3 episodes | 1.2 s |
+        ");
     }
 
     #[test]

@@ -112,7 +112,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub fail_fast: bool,
     /// Only episodes of these shapes: gated, placed, stress, birth, counts, unbind, elsewhere,
-    /// late, probe-fails [default: a mix of all].
+    /// late, probe-fails, leaks [default: a mix of all].
     #[arg(long, value_delimiter = ',', value_parser = shape)]
     pub shapes: Vec<Shape>,
     /// No progress, only the summary.

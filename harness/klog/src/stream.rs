@@ -152,6 +152,19 @@ impl Stream {
         &mut self.history
     }
 
+    /// The reports of a text that came another way than the console, as a file of the kernel's, by
+    /// what is known here of modules and their files.
+    pub fn aside(&self, text: &[u8]) -> Vec<Report> {
+        let mut aside = Stream {
+            history: self.history.clone(),
+            symbols: self.symbols.clone(),
+            ..Stream::default()
+        };
+        let mut reports = aside.push(text);
+        reports.extend(aside.finish());
+        reports
+    }
+
     /// Bytes taken so far.
     pub fn offset(&self) -> usize {
         self.offset + self.partial.len()

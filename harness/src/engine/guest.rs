@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -147,6 +147,7 @@ pub struct Guest {
     agent: OwnedWriteHalf,
     monitor: Monitor,
     plugs: Plugs,
+    words: Words,
     heard: mpsc::Receiver<Heard>,
     /// Taken off `heard` while something else was awaited.
     kept: VecDeque<Happening>,
@@ -163,6 +164,16 @@ pub struct Guest {
     pub release: String,
     // Last: the sockets go after the processes that use them.
     _dir: TempDir,
+}
+
+/// What the kernel has said so far, shared with the task that listens.
+#[derive(Clone)]
+struct Words(Arc<Mutex<Stream>>);
+
+impl Words {
+    fn get(&self) -> MutexGuard<'_, Stream> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// From the reading tasks.
@@ -275,8 +286,10 @@ impl Guest {
             .create(true)
             .open(&recipe.console_log)
             .map_err(Error::file("open", &recipe.console_log))?;
-        let parser = Stream::with_symbols(recipe.symbols.clone());
-        tokio::spawn(hear_console(console, parser, log, sender.clone()));
+        let words = Words(Arc::new(Mutex::new(Stream::with_symbols(
+            recipe.symbols.clone(),
+        ))));
+        tokio::spawn(hear_console(console, words.clone(), log, sender.clone()));
         let (reader, writer) = agent.into_split();
         tokio::spawn(hear_agent(
             Lines::new(reader, knobrig_proto::MAX_LINE),
@@ -290,6 +303,7 @@ impl Guest {
             agent: writer,
             monitor: Monitor::new(monitor),
             plugs: Plugs::new(recipe, &program.socket()),
+            words,
             heard,
             kept: VecDeque::new(),
             console_open: true,
@@ -481,6 +495,11 @@ impl Guest {
         }
     }
 
+    /// The reports in a text of the kernel's that came another way than the console.
+    pub fn read_aside(&self, text: &[u8]) -> Vec<Report> {
+        self.words.get().aside(text)
+    }
+
     /// What the device has witnessed by now and was not taken yet.
     pub fn witnessed(&mut self) -> Vec<Event> {
         let told = std::iter::from_fn(|| self.gates.try_recv().ok());
@@ -577,7 +596,7 @@ async fn hear_agent<R: AsyncRead + Unpin>(mut lines: Lines<R>, sender: mpsc::Sen
 /// Logs the console, parses it, and attributes each report to the marker before it.
 async fn hear_console(
     mut console: UnixStream,
-    mut parser: Stream,
+    words: Words,
     mut log: File,
     sender: mpsc::Sender<Heard>,
 ) {
@@ -588,11 +607,12 @@ async fn hear_console(
     let mut buffer = vec![0; 16 << 10];
     loop {
         // A report that has begun is complete when the console falls quiet.
-        let read = if parser.pending().is_some() {
+        let read = if words.get().pending().is_some() {
             match timeout(REPORT_QUIET, console.read(&mut buffer)).await {
                 Ok(read) => read,
                 Err(_) => {
-                    for report in parser.finish().into_iter().filter(is_bug) {
+                    let finished = words.get().finish();
+                    for report in finished.into_iter().filter(is_bug) {
                         let episode = markers.before(report.range.start);
                         let heard = Heard::Report(Box::new(report), episode);
                         if sender.send(heard).await.is_err() {
@@ -617,13 +637,14 @@ async fn hear_console(
         // A full disk must not stop the oracles; the run's own files tell of it.
         let _ = log.write_all(bytes);
         let mut heard: Vec<_> = Vec::new();
-        for report in parser.push(bytes).into_iter().filter(is_bug) {
+        let complete = words.get().push(bytes);
+        for report in complete.into_iter().filter(is_bug) {
             let episode = markers.before(report.range.start);
             heard.push(Heard::Report(Box::new(report), episode));
         }
         let marked = markers.push(bytes).into_iter();
         deferred.extend(marked.map(|(line, time)| Heard::Marker(line, time)));
-        if parser.pending().is_none() {
+        if words.get().pending().is_none() {
             heard.append(&mut deferred);
         }
         heard.push(Heard::ConsoleLine(markers.last_line.clone()));
@@ -633,7 +654,8 @@ async fn hear_console(
             }
         }
     }
-    for report in parser.finish().into_iter().filter(is_bug) {
+    let finished = words.get().finish();
+    for report in finished.into_iter().filter(is_bug) {
         let episode = markers.before(report.range.start);
         if sender
             .send(Heard::Report(Box::new(report), episode))

@@ -17,7 +17,7 @@ use crate::exit::Exit;
 use crate::interrupt::RunListens;
 use crate::judge::finding::{Evidence, Finding, Findings, GuestKind, Met, Setting};
 use crate::judge::oracle::{self, result_text, step_text};
-use crate::judge::plan::{Plan, Points, Program, Shape, Spot, plan};
+use crate::judge::plan::{Plan, Points, Program, Shape, Spot, leaks, plan};
 use crate::judge::record::Record;
 use crate::judge::statistics::Rate;
 use crate::judge::summary::{FindingLine, Summary};
@@ -38,6 +38,9 @@ const PLANS_KEPT: usize = 64;
 pub(super) trait Episodes {
     /// The episode to run under this number.
     fn next(&mut self, number: u64) -> Plan;
+
+    /// A guest's kernel can list what was left allocated.
+    fn sees_leaks(&mut self) {}
 
     /// A guest has told what only a guest knows of the target.
     fn looked(&mut self, _whole: &Chosen) {}
@@ -70,7 +73,12 @@ pub(super) struct Mix<'a> {
     points: Points,
     /// The target with what only a guest knows, once a guest has told.
     whole: Option<Chosen>,
+    sees_leaks: bool,
 }
+
+/// The episodes that look for leaks, where the kernel can: this one, and then twice as many each
+/// time. Such a look takes seconds.
+const FIRST_LEAKS: u64 = 8;
 
 impl<'a> Mix<'a> {
     /// Of these shapes; none for the usual mix.
@@ -89,20 +97,34 @@ impl<'a> Mix<'a> {
                 false => Points::default(),
             },
             whole: None,
+            sees_leaks: false,
         }
     }
+}
+
+fn looks_for_leaks(number: u64) -> bool {
+    number.is_multiple_of(FIRST_LEAKS) && (number / FIRST_LEAKS).is_power_of_two()
 }
 
 impl Episodes for Mix<'_> {
     fn next(&mut self, number: u64) -> Plan {
         let target = self.whole.as_ref().unwrap_or(self.target);
-        let plan = plan(target, &self.points, self.seed, number, &self.shapes);
+        let usual = self.shapes.is_empty();
+        let shapes = match &self.shapes[..] {
+            _ if usual && self.sees_leaks && looks_for_leaks(number) => &[Shape::Leaks],
+            shapes => shapes,
+        };
+        let plan = plan(target, &self.points, self.seed, number, shapes);
         match &plan.program {
             Some(program) if plan.shape == Shape::Survey => self.points.begin(program),
             Some(program) => self.points.took(program),
             None => {}
         }
         plan
+    }
+
+    fn sees_leaks(&mut self) {
+        self.sees_leaks = true;
     }
 
     fn looked(&mut self, whole: &Chosen) {
@@ -527,6 +549,13 @@ impl<'a> Campaign<'a> {
         if let Err(loss) = self.set_up(guest).await {
             return Ok(Err(loss));
         }
+        match guest.run_steps(vec![leaks::no_scan_of_its_own()]).await {
+            Ok(outcomes) if outcomes.iter().all(|outcome| outcome.ret >= 0) => {
+                episodes.sees_leaks()
+            }
+            Ok(_) => {}
+            Err(loss) => return Ok(Err(loss)),
+        }
         if self.whole.is_none() {
             // A file of the user's may name a module that can't be used; ours are known.
             if !self.target.ships() {
@@ -617,6 +646,7 @@ impl<'a> Campaign<'a> {
                 ms: begun.elapsed().as_millis() as u64,
                 collisions,
             })?;
+            let leaks = leaks::left(&plan, &whole.report.after, |text| guest.read_aside(text));
             let verdict = oracle::judge(&plan, &whole.report, whole.ring_runs);
             self.summary.add_rules(&verdict.held);
             let record = Record {
@@ -630,6 +660,8 @@ impl<'a> Campaign<'a> {
             // A broken rule breaks others; the first names the failure.
             let violation = verdict.violations.into_iter().next();
             evidence.extend(violation.map(|violation| Evidence::Rule { violation }));
+            let leaks = leaks.into_iter().map(Box::new);
+            evidence.extend(leaks.map(|report| Evidence::Kernel { report }));
             if evidence.is_empty() && !episodes.each_heard_out() {
                 episodes.told(None);
                 continue;

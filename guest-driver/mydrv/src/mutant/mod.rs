@@ -13,6 +13,7 @@ pub(crate) mod irq_left;
 pub(crate) mod knobs_left;
 pub(crate) mod late_answer;
 pub(crate) mod lock_across_remove;
+pub(crate) mod memory_left;
 pub(crate) mod missing_put;
 pub(crate) mod name_freed;
 pub(crate) mod owner_unset;

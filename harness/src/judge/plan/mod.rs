@@ -23,6 +23,7 @@ mod counts;
 mod elsewhere;
 mod gated;
 mod late;
+pub mod leaks;
 mod loops;
 mod naive;
 mod placed;
@@ -63,6 +64,8 @@ pub enum Shape {
     Late,
     /// The device doesn't answer at probe.
     ProbeFails,
+    /// What was allocated and is referred to by nothing, once the module is gone.
+    Leaks,
     /// Somebody is held at a point in a function while the other side begins or goes through.
     Placed,
     /// Who passes which functions is noted, for [`Shape::Placed`].
@@ -310,6 +313,7 @@ pub fn plan(target: &Chosen, points: &Points, seed: u64, number: u64, shapes: &[
         Shape::Elsewhere => builder.elsewhere(),
         Shape::Late => builder.late(&mut rng),
         Shape::ProbeFails => builder.probe_fails(),
+        Shape::Leaks => builder.leaks(),
         Shape::Placed | Shape::Survey => builder.placed(points, seed, &mut rng),
         Shape::Loops => builder.loops(&mut rng),
         Shape::Naive => builder.naive(),
@@ -337,8 +341,9 @@ pub const MIX: &[(Shape, u32)] = &[
 ];
 
 fn pick_shape(target: &Chosen, rng: &mut ChaCha8Rng, shapes: &[Shape]) -> Shape {
-    if shapes == [Shape::Naive] {
-        return Shape::Naive;
+    // Made on purpose; no part of any mix.
+    if let [shape @ (Shape::Naive | Shape::Leaks)] = *shapes {
+        return shape;
     }
     if let Some(loops) = &target.target.loops
         && (shapes.is_empty() && rng.random_range(0..100) < loops.share || shapes == [Shape::Loops])
@@ -374,7 +379,7 @@ fn can(target: &Chosen, shape: Shape) -> bool {
             !target.lifetime.refuses && about.up.is_empty() && !Program::all(target).is_empty()
         }
         // A survey is made on purpose; loops are chosen by the target's own share.
-        Shape::Survey | Shape::Loops | Shape::Naive => false,
+        Shape::Survey | Shape::Loops | Shape::Leaks | Shape::Naive => false,
     }
 }
 

@@ -18,6 +18,7 @@ use crate::cache::{Cache, write_whole};
 use crate::config;
 use crate::error::Error;
 use crate::hash::Content;
+use crate::kin;
 use crate::lock::Lock;
 use crate::packages::{self, Need};
 use crate::progress::Progress;
@@ -320,9 +321,9 @@ struct Build<'a> {
 impl Build<'_> {
     fn run(&self, id: &str) -> Result<Kernel, Error> {
         let build = self.dir.join("build");
-        std::fs::create_dir_all(&build).map_err(Error::file("create", &build))?;
+        let from = self.begin(&build)?;
         self.configure(&build)?;
-        self.compile(&build)?;
+        self.compile(&build, from.as_deref())?;
         let kernel = self.finish(id, &build)?;
         let record = Record {
             version: VERSION,
@@ -331,6 +332,24 @@ impl Build<'_> {
         let text = serde_json::to_vec_pretty(&record).unwrap_or_default();
         write_whole(&self.dir.join("kernel.json"), &text)?;
         Ok(record.kernel)
+    }
+
+    /// Makes the build tree, if none is there that goes on. Gives the kernel whose tree it begins
+    /// with.
+    fn begin(&self, build: &Path) -> Result<Option<String>, Error> {
+        let create = |dir| std::fs::create_dir_all(dir).map_err(Error::file("create", dir));
+        create(self.dir)?;
+        if !build.exists() {
+            let source = &self.recipe.source.hash;
+            if let Some(kin) = kin::nearest(self.cache, source, self.recipe.variant)? {
+                match kin.copy(build) {
+                    Ok(()) => return Ok(Some(kin.id)),
+                    // It can be built without, in more time.
+                    Err(error) => self.progress.say(&format!("{error}; goes on without")),
+                }
+            }
+        }
+        create(build).map(|()| None)
     }
 
     /// Writes .config and checks it; a build that goes on has it already.
@@ -410,7 +429,8 @@ impl Build<'_> {
             .map(drop)
     }
 
-    fn compile(&self, build: &Path) -> Result<(), Error> {
+    /// Compiles; `from` names the kernel whose tree it began with.
+    fn compile(&self, build: &Path, from: Option<&str>) -> Result<(), Error> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let history = self
             .dir
@@ -419,9 +439,12 @@ impl Build<'_> {
         let before = steps_in_log(&self.log);
         let left = steps.saturating_sub(before).max(1);
         let estimate = cpu_seconds * left / steps.max(1) / cores as u64;
+        let reuse = from.map_or(String::new(), |id| {
+            format!(", with what {id} shares with it")
+        });
         self.progress.begin(
             &format!(
-                "build the {} kernel ({})",
+                "build the {} kernel ({}){reuse}",
                 self.recipe.variant, self.recipe.source.name
             ),
             Some(Duration::from_secs(estimate)),
@@ -443,7 +466,7 @@ impl Build<'_> {
                     self.progress.update(fraction, line.trim());
                 }
             })?;
-        if before == 0 {
+        if before == 0 && from.is_none() {
             let cost = cpu_of_children().saturating_sub(cpu_before);
             write_whole(&history, format!("{} {done}\n", cost.as_secs()).as_bytes())?;
         }

@@ -14,6 +14,7 @@ mod given;
 mod hash;
 mod initramfs;
 mod kernel;
+mod kin;
 mod lock;
 mod modinfo;
 mod module;

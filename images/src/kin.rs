@@ -30,7 +30,8 @@ pub(crate) fn nearest(cache: &Cache, source: &str, variant: Variant) -> Result<O
         return Ok(None);
     };
     let mut best: Option<((bool, SystemTime), Kin)> = None;
-    for dir in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+    let dirs = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    for dir in dirs.filter(|dir| dir.is_dir()) {
         let Some(kernel) = kernel::read(&dir)? else {
             continue;
         };

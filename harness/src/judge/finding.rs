@@ -7,7 +7,7 @@ use knobrig_klog::Report;
 use serde::{Deserialize, Serialize};
 
 use super::oracle::Violation;
-use super::plan::Plan;
+use super::plan::{Plan, Rule};
 use super::record::Record;
 
 /// Version of finding.json.
@@ -111,6 +111,27 @@ impl Evidence {
             Self::Guest { why } => format!("{why}\n"),
         }
     }
+}
+
+/// What an episode without a report in the log came to, what says most first: that is what names
+/// the failure.
+pub fn evidence(
+    violations: Vec<Violation>,
+    witnessed: Vec<Event>,
+    leaks: Vec<Report>,
+) -> Vec<Evidence> {
+    let rule = |violation| Evidence::Rule { violation };
+    // A broken rule breaks others; the first names the failure.
+    let violation = violations.into_iter().next();
+    // What the device sees of a driver that never stopped it follows from that.
+    let (stop, others): (Vec<_>, Vec<_>) =
+        (violation.into_iter()).partition(|it| it.rule == Some(Rule::DeviceStopped));
+    let mut evidence: Vec<_> = stop.into_iter().map(rule).collect();
+    evidence.extend(witnessed.into_iter().filter_map(Evidence::witnessed));
+    evidence.extend(others.into_iter().map(rule));
+    let leaks = leaks.into_iter().map(Box::new);
+    evidence.extend(leaks.map(|report| Evidence::Kernel { report }));
+    evidence
 }
 
 fn kernel_key(report: &Report) -> String {
@@ -280,7 +301,6 @@ impl Findings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::plan::Rule;
 
     fn met(episode: u64) -> Met {
         Met {
@@ -328,5 +348,22 @@ mod tests {
             violation("read refcnt").title(),
             "rule counts: read refcnt: expected the text \"1\", read \"2\""
         );
+    }
+
+    #[test]
+    fn a_device_that_was_never_stopped_names_what_it_does_then() {
+        let violation = |rule| Violation {
+            rule: Some(rule),
+            step: "the end".into(),
+            detail: String::new(),
+        };
+        let witness = || Event::Witness {
+            ns: 1,
+            what: Suspicion::UsedRingOverwritten,
+            detail: String::new(),
+        };
+        let first = |rule| evidence(vec![violation(rule)], vec![witness()], Vec::new())[0].oracle();
+        assert_eq!(first(Rule::DeviceStopped), "rule");
+        assert_eq!(first(Rule::Counts), "witness");
     }
 }

@@ -15,7 +15,7 @@ use crate::engine::guest::{BootFailure, Guest, Happening, Loss, Recipe};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::interrupt::RunListens;
-use crate::judge::finding::{Evidence, Finding, Findings, GuestKind, Met, Setting};
+use crate::judge::finding::{self, Evidence, Finding, Findings, GuestKind, Met, Setting};
 use crate::judge::oracle::{self, result_text, step_text};
 use crate::judge::plan::{Plan, Points, Program, Shape, Spot, leaks, plan};
 use crate::judge::record::Record;
@@ -654,14 +654,7 @@ impl<'a> Campaign<'a> {
                 ..whole.record
             };
             self.records.insert(episode, record);
-            let mut evidence: Vec<_> = (whole.witnessed.into_iter())
-                .filter_map(Evidence::witnessed)
-                .collect();
-            // A broken rule breaks others; the first names the failure.
-            let violation = verdict.violations.into_iter().next();
-            evidence.extend(violation.map(|violation| Evidence::Rule { violation }));
-            let leaks = leaks.into_iter().map(Box::new);
-            evidence.extend(leaks.map(|report| Evidence::Kernel { report }));
+            let mut evidence = finding::evidence(verdict.violations, whole.witnessed, leaks);
             if evidence.is_empty() && !episodes.each_heard_out() {
                 episodes.told(None);
                 continue;

@@ -1,9 +1,12 @@
 //! A new kernel begins with the build tree of one of the same source: make builds again what its
 //! options, its compiler or its flags make different, and nothing else.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
+
+use memchr::memmem::Finder;
 
 use crate::cache::Cache;
 use crate::error::Error;
@@ -78,8 +81,42 @@ impl Kin {
             remove()?;
             return Err(error);
         }
+        rename_in_commands(&part, &self.build, build)?;
         std::fs::rename(&part, build).map_err(Error::file("rename", &part))
     }
+}
+
+/// make builds again what another command line made, and some name the tree: that of objtool, on
+/// which every object depends, too. Where only the tree's place differs, nothing does.
+fn rename_in_commands(tree: &Path, old: &Path, new: &Path) -> Result<(), Error> {
+    let (old, new) = (old.as_os_str().as_bytes(), new.as_os_str().as_bytes());
+    let finder = Finder::new(old);
+    let mut dirs = vec![tree.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        let read = Error::file("read", &dir);
+        for entry in std::fs::read_dir(&dir).map_err(read)? {
+            let entry = entry.map_err(Error::file("read", &dir))?;
+            let kind = entry.file_type().map_err(Error::file("read", &dir))?;
+            let path = entry.path();
+            if kind.is_dir() {
+                dirs.push(path);
+            } else if kind.is_file() && path.extension().is_some_and(|it| it == "cmd") {
+                let text = std::fs::read(&path).map_err(Error::file("read", &path))?;
+                let mut renamed = Vec::new();
+                let mut done = 0;
+                for at in finder.find_iter(&text) {
+                    renamed.extend_from_slice(&text[done..at]);
+                    renamed.extend_from_slice(new);
+                    done = at + old.len();
+                }
+                if done > 0 {
+                    renamed.extend_from_slice(&text[done..]);
+                    std::fs::write(&path, renamed).map_err(Error::file("write", &path))?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -92,6 +129,8 @@ mod tests {
         let old = dir.path().join("old");
         std::fs::create_dir_all(old.join("kernel")).expect("created");
         std::fs::write(old.join("kernel/fork.o"), b"code").expect("written");
+        let command = format!("cc -I{0}/include -o {0}/kernel/fork.o", old.display());
+        std::fs::write(old.join("kernel/.fork.o.cmd"), command).expect("written");
         let kin = |build: &Path| Kin {
             id: "abc".into(),
             build: build.to_owned(),
@@ -106,6 +145,9 @@ mod tests {
         kin(&old).copy(&new).expect("copied");
         let object = new.join("kernel/fork.o");
         assert_eq!(std::fs::read(&object).expect("there"), b"code");
+        let command = format!("cc -I{0}/include -o {0}/kernel/fork.o", new.display());
+        let renamed = std::fs::read_to_string(new.join("kernel/.fork.o.cmd"));
+        assert_eq!(renamed.expect("there"), command);
         assert!(!new.join("stale").exists() && !new.with_extension("part").exists());
         let time = |path: &Path| std::fs::metadata(path).and_then(|it| it.modified());
         assert_eq!(

@@ -32,6 +32,8 @@ pub enum Ended {
         episode: Option<u64>,
         /// How the episode went that ran when it came.
         record: Box<Record>,
+        /// When its first line came.
+        begun: Instant,
     },
 }
 
@@ -96,7 +98,11 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
                 }
             }
             Happening::Gate(event @ Event::Witness { .. }) => witnessed.push(event),
-            Happening::Report { report, episode } => {
+            Happening::Report {
+                report,
+                episode,
+                begun,
+            } => {
                 let after = aftermath(guest, &mut course, &mut told).await;
                 if let Some(first) = after.as_ref().and_then(|report| report.before.first()) {
                     guest.marked(&marker(id), first.start_ns);
@@ -106,12 +112,15 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
                     report,
                     episode,
                     record,
+                    begun,
                 });
             }
             Happening::Gate(event @ Event::LetGo { .. }) => told.push(event),
             Happening::Agent(_) | Happening::Marker(_) => {}
         }
     };
+    // Whoever was to bring it back may not have come so far.
+    guest.revive_device().await?;
     if (plan.gates.iter()).any(|gate| !course.let_go.contains(&gate.tag)) {
         // Never reached, or let go by its deadline: nothing may wait in the next episode.
         guest.device().reset().await?;
@@ -224,6 +233,8 @@ impl Course<'_> {
                 Then::Release(_) => {}
                 Then::Unplug(id) => guest.unplug(id).await?,
                 Then::Plug(id) => guest.plug(id).await?,
+                Then::Kill => guest.kill_device().await,
+                Then::Revive => guest.revive_device().await?,
             }
         }
         Ok(())

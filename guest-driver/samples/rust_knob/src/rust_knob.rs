@@ -2,26 +2,31 @@
 //! rust_knob: a template for a driver in Rust that uses crates from the registry. Its target is
 //! rust_knob.toml beside the manifest.
 //!
-//! | file in /sys/kernel/debug/rust_knob | |
+//! | file in /sys/kernel/config/rust_knob | |
 //! |---|---|
-//! | `set` | write a number: the modes that it has set are on, others are `EINVAL` |
-//! | `modes` | the modes that are on, by name |
+//! | `modes` | the modes that are on, by name; write a number: the modes that it has set are on, others are `EINVAL` |
+//! | `known` | the modes that there are |
+//!
+//! Its files are configfs attributes, because these may outlive the module: configfs itself drains
+//! who is inside as they are removed, and whoever has one open comes no further than configfs
+//! afterwards. The kernel crate's debugfs files and misc devices (Linux 7.2) have file operations
+//! that lie in the module and name no owner, so that an open file neither keeps the module nor can
+//! be closed once that is gone.
 //!
 //! A kernel module; on the host this crate is empty.
 #![cfg(MODULE)]
 
 use core::str;
-use kernel::debugfs::{Dir, File};
-use kernel::fmt;
+use kernel::configfs::{configfs_attrs, AttributeOperations, Subsystem};
+use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
-use kernel::sync::{new_mutex, Arc, Mutex};
-use kernel::uaccess::UserSliceReader;
+use kernel::sync::{new_mutex, Mutex};
 
 module! {
     type: RustKnob,
     name: "rust_knob",
     authors: ["The knobrig authors"],
-    description: "A template: two debugfs files and a registry crate",
+    description: "A template: two configfs attributes and a registry crate",
     license: "GPL v2",
 }
 
@@ -34,14 +39,11 @@ bitflags::bitflags! {
     }
 }
 
-/// The loaded module. Its files go before what they lead to.
+/// The loaded module. Dropping it removes the files, and then what they lead to.
 #[pin_data]
 struct RustKnob {
     #[pin]
-    set: File<Arc<State>>,
-    #[pin]
-    modes: File<Arc<State>>,
-    dir: Dir,
+    dir: Subsystem<State>,
 }
 
 /// What the files lead to.
@@ -53,46 +55,60 @@ struct State {
 
 impl kernel::InPlaceModule for RustKnob {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        let dir = Dir::new(c"rust_knob");
-        let state = Arc::pin_init(
-            pin_init!(State {
-                modes <- new_mutex!(Modes::FAST),
-            }),
-            GFP_KERNEL,
-        );
-        pin_init::pin_init_scope(move || {
-            let state = state?;
-            Ok(try_pin_init!(Self {
-                set <- dir.write_callback_file(c"set", state.clone(), &set),
-                modes <- dir.read_callback_file(c"modes", state, &modes),
-                dir: dir.clone(),
-            } ? Error))
+        let attributes = configfs_attrs! {
+            container: Subsystem<State>,
+            data: State,
+            attributes: [
+                modes: 0,
+                known: 1,
+            ],
+        };
+        let state = try_pin_init!(State {
+            modes <- new_mutex!(Modes::FAST),
+        });
+        try_pin_init!(Self {
+            dir <- Subsystem::new(c"rust_knob", attributes, state),
         })
     }
 }
 
-/// A write to `set`.
-fn set(state: &Arc<State>, from: &mut UserSliceReader) -> Result {
-    /// The longest number that is worth reading.
-    const MAX: usize = 16;
-    let len = from.len();
-    if len > MAX {
-        return Err(EINVAL);
+/// `modes`.
+#[vtable]
+impl AttributeOperations<0> for State {
+    type Data = State;
+
+    fn show(state: &State, page: &mut [u8; PAGE_SIZE]) -> Result<usize> {
+        let modes = *state.modes.lock();
+        names(modes, page)
     }
-    let mut text = [0; MAX];
-    from.read_slice(&mut text[..len])?;
-    let text = str::from_utf8(&text[..len]).map_err(|_| EINVAL)?;
-    let bits = text.trim().parse().map_err(|_| EINVAL)?;
-    *state.modes.lock() = Modes::from_bits(bits).ok_or(EINVAL)?;
-    Ok(())
+
+    fn store(state: &State, text: &[u8]) -> Result {
+        let text = str::from_utf8(text).map_err(|_| EINVAL)?;
+        let bits = text.trim().parse().map_err(|_| EINVAL)?;
+        *state.modes.lock() = Modes::from_bits(bits).ok_or(EINVAL)?;
+        Ok(())
+    }
 }
 
-/// A read of `modes`.
-fn modes(state: &Arc<State>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let modes = *state.modes.lock();
-    for (name, _) in modes.iter_names() {
-        f.write_str(name)?;
-        f.write_str("\n")?;
+/// `known`.
+#[vtable]
+impl AttributeOperations<1> for State {
+    type Data = State;
+
+    fn show(_state: &State, page: &mut [u8; PAGE_SIZE]) -> Result<usize> {
+        names(Modes::all(), page)
     }
-    Ok(())
+}
+
+/// Writes the names of modes, a line each; gives how many bytes that are.
+fn names(modes: Modes, page: &mut [u8; PAGE_SIZE]) -> Result<usize> {
+    let mut len = 0;
+    for (name, _) in modes.iter_names() {
+        let end = len + name.len();
+        let room = page.get_mut(len..=end).ok_or(EINVAL)?;
+        room[..name.len()].copy_from_slice(name.as_bytes());
+        room[name.len()] = b'\n';
+        len = end + 1;
+    }
+    Ok(len)
 }

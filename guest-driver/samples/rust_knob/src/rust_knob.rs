@@ -2,22 +2,26 @@
 //! rust_knob: a template for a driver in Rust that uses crates from the registry. Its target is
 //! rust_knob.toml beside the manifest.
 //!
-//! | file in /sys/kernel/config/rust_knob | |
+//! A `mkdir` below /sys/kernel/config/rust_knob makes a knob:
+//!
+//! | file in it | |
 //! |---|---|
 //! | `modes` | the modes that are on, by name; write a number: the modes that it has set are on, others are `EINVAL` |
 //! | `known` | the modes that there are |
 //!
-//! Its files are configfs attributes, because these may outlive the module: configfs itself drains
-//! who is inside as they are removed, and whoever has one open comes no further than configfs
-//! afterwards. The kernel crate's debugfs files and misc devices (Linux 7.2) have file operations
-//! that lie in the module and name no owner, so that an open file neither keeps the module nor can
-//! be closed once that is gone.
+//! Configfs, because its files may outlive the module: they are drained as they are removed, and
+//! whoever has one open comes no further than configfs afterwards. Two things of the kernel crate
+//! of Linux 7.2 a driver does better without: its debugfs files and misc devices have file
+//! operations that lie in the module and name no owner, so that an open file neither keeps the
+//! module nor can be closed once that is gone; and the attributes of a configfs subsystem itself
+//! (not of a directory in it) get data at a wrong place, for the root of a subsystem is taken for
+//! a directory in it.
 //!
 //! A kernel module; on the host this crate is empty.
 #![cfg(MODULE)]
 
 use core::str;
-use kernel::configfs::{configfs_attrs, AttributeOperations, Subsystem};
+use kernel::configfs::{configfs_attrs, AttributeOperations, Group, GroupOperations, Subsystem};
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Mutex};
@@ -39,63 +43,82 @@ bitflags::bitflags! {
     }
 }
 
-/// The loaded module. Dropping it removes the files, and then what they lead to.
+/// The loaded module.
 #[pin_data]
 struct RustKnob {
     #[pin]
-    dir: Subsystem<State>,
+    knobs: Subsystem<Knobs>,
 }
 
-/// What the files lead to.
+/// The directory of the knobs, which has nothing of its own.
 #[pin_data]
-struct State {
+struct Knobs {}
+
+/// A knob: what its files lead to.
+#[pin_data]
+struct Knob {
     #[pin]
     modes: Mutex<Modes>,
 }
 
 impl kernel::InPlaceModule for RustKnob {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        let attributes = configfs_attrs! {
-            container: Subsystem<State>,
-            data: State,
+        let directory = configfs_attrs! {
+            container: Subsystem<Knobs>,
+            data: Knobs,
+            child: Knob,
+            attributes: [],
+        };
+        try_pin_init!(Self {
+            knobs <- Subsystem::new(c"rust_knob", directory, try_pin_init!(Knobs {})),
+        })
+    }
+}
+
+#[vtable]
+impl GroupOperations for Knobs {
+    type Child = Knob;
+
+    fn make_group(&self, name: &CStr) -> Result<impl PinInit<Group<Knob>, Error>> {
+        let files = configfs_attrs! {
+            container: Group<Knob>,
+            data: Knob,
             attributes: [
                 modes: 0,
                 known: 1,
             ],
         };
-        let state = try_pin_init!(State {
+        let knob = try_pin_init!(Knob {
             modes <- new_mutex!(Modes::FAST),
         });
-        try_pin_init!(Self {
-            dir <- Subsystem::new(c"rust_knob", attributes, state),
-        })
+        Ok(Group::new(name.try_into()?, files, knob))
     }
 }
 
 /// `modes`.
 #[vtable]
-impl AttributeOperations<0> for State {
-    type Data = State;
+impl AttributeOperations<0> for Knob {
+    type Data = Knob;
 
-    fn show(state: &State, page: &mut [u8; PAGE_SIZE]) -> Result<usize> {
-        let modes = *state.modes.lock();
+    fn show(knob: &Knob, page: &mut [u8; PAGE_SIZE]) -> Result<usize> {
+        let modes = *knob.modes.lock();
         names(modes, page)
     }
 
-    fn store(state: &State, text: &[u8]) -> Result {
+    fn store(knob: &Knob, text: &[u8]) -> Result {
         let text = str::from_utf8(text).map_err(|_| EINVAL)?;
         let bits = text.trim().parse().map_err(|_| EINVAL)?;
-        *state.modes.lock() = Modes::from_bits(bits).ok_or(EINVAL)?;
+        *knob.modes.lock() = Modes::from_bits(bits).ok_or(EINVAL)?;
         Ok(())
     }
 }
 
 /// `known`.
 #[vtable]
-impl AttributeOperations<1> for State {
-    type Data = State;
+impl AttributeOperations<1> for Knob {
+    type Data = Knob;
 
-    fn show(_state: &State, page: &mut [u8; PAGE_SIZE]) -> Result<usize> {
+    fn show(_knob: &Knob, page: &mut [u8; PAGE_SIZE]) -> Result<usize> {
         names(Modes::all(), page)
     }
 }

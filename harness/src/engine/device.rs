@@ -252,6 +252,12 @@ impl Device {
         }
     }
 
+    /// Kills the program, and waits until it is gone.
+    pub async fn kill(&mut self) {
+        // One that has died by itself is as dead.
+        let _ = self.child.kill().await;
+    }
+
     /// Ends the program in order, so that its trace is whole, and waits for it.
     pub async fn quit(&mut self) {
         // One that is gone can't answer, and need not.

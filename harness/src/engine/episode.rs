@@ -32,6 +32,8 @@ pub enum Ended {
         episode: Option<u64>,
         /// How the episode went that ran when it came.
         record: Box<Record>,
+        /// When its first line came.
+        begun: Instant,
     },
 }
 
@@ -64,7 +66,11 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
     let mut course = Course::new(plan);
     let report = loop {
         match guest.next_until(end, "the episode's report").await? {
-            Happening::Report { report, episode } => {
+            Happening::Report {
+                report,
+                episode,
+                begun,
+            } => {
                 let after = aftermath(guest, &mut course).await;
                 if let Some(first) = after.as_ref().and_then(|report| report.before.first()) {
                     guest.marked(&marker(id), first.start_ns);
@@ -74,6 +80,7 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
                     report,
                     episode,
                     record,
+                    begun,
                 });
             }
             happening => {
@@ -83,6 +90,8 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
             }
         }
     };
+    // Whoever was to bring it back may not have come so far.
+    guest.revive_device().await?;
     if (plan.gates.iter()).any(|gate| !course.let_go.contains(&gate.tag)) {
         // Never reached, or let go by its deadline: nothing may wait in the next episode.
         guest.device().reset().await?;
@@ -237,6 +246,8 @@ impl<'a> Course<'a> {
                 Then::Release(_) => {}
                 Then::Unplug(id) => guest.unplug(id).await?,
                 Then::Plug(id) => guest.plug(id).await?,
+                Then::Kill => guest.kill_device().await,
+                Then::Revive => guest.revive_device().await?,
             }
         }
         Ok(())

@@ -43,6 +43,10 @@ pub const SILENCE: Duration = Duration::from_secs(30);
 const REPORT_QUIET: Duration = Duration::from_millis(500);
 /// The agent's answer to a few steps.
 const DO: Duration = Duration::from_secs(60);
+/// QEMU tries once a second at the latest.
+const RECONNECT: Duration = Duration::from_secs(10);
+/// Between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(5);
 /// A process whose sockets have closed is gone within milliseconds.
 const DYING: Duration = Duration::from_secs(1);
 /// Messages between the tasks that read and the one that decides. When it is full the readers
@@ -89,6 +93,8 @@ pub enum Happening {
         report: Box<Report>,
         /// The episode that it came of.
         episode: Option<u64>,
+        /// When its first line came.
+        begun: Instant,
     },
     /// A marker came by on the console.
     Marker(String),
@@ -143,6 +149,11 @@ pub struct Guest {
     qemu: Child,
     stderr: Tail,
     device: Device,
+    program: DeviceProgram,
+    /// The device was killed on purpose, and none is in its place yet.
+    device_down: bool,
+    /// Where a device sends its events.
+    events: mpsc::Sender<Event>,
     gates: mpsc::Receiver<Event>,
     agent: OwnedWriteHalf,
     monitor: Monitor,
@@ -183,7 +194,8 @@ enum Heard {
     AgentGone(String),
     /// It sent what is no message: it and the harness don't fit, whatever the guest does.
     AgentGarbled(String),
-    Report(Box<Report>, Option<u64>),
+    /// With the episode that it came of, and when its first line came.
+    Report(Box<Report>, Option<u64>, Instant),
     /// With the kernel log's time, in microseconds.
     Marker(String, Option<u64>),
     ConsoleLine(String),
@@ -237,7 +249,7 @@ impl Guest {
             trace: recipe.device_trace.clone(),
         };
         let (events, gates) = mpsc::channel(CHANNEL);
-        let device = program.start(events).await?;
+        let device = program.start(events.clone()).await?;
         let (console, console_qemu) = pair()?;
         let (agent, agent_qemu) = pair()?;
         let (monitor, monitor_qemu) = pair()?;
@@ -299,11 +311,14 @@ impl Guest {
             qemu,
             stderr,
             device,
+            device_down: false,
+            events,
             gates,
             agent: writer,
             monitor: Monitor::new(monitor),
             plugs: Plugs::new(recipe, &program.socket()),
             words,
+            program,
             heard,
             kept: VecDeque::new(),
             console_open: true,
@@ -339,7 +354,7 @@ impl Guest {
                     None => return Err(self.qemu_ended().await),
                 },
                 Some(event) = self.gates.recv() => return Ok(Happening::Gate(event)),
-                why = self.device.ended() => return Err(device_died(&why)),
+                why = self.device.ended(), if !self.device_down => return Err(device_died(&why)),
                 () = tokio::time::sleep_until(wake) => {
                     if wake == silent_at {
                         return Err(Loss::Silent(format!(
@@ -379,7 +394,11 @@ impl Guest {
                 Ok(None)
             }
             Heard::AgentGarbled(why) => Err(Loss::Rig(Error::Rig(why))),
-            Heard::Report(report, episode) => Ok(Some(Happening::Report { report, episode })),
+            Heard::Report(report, episode, begun) => Ok(Some(Happening::Report {
+                report,
+                episode,
+                begun,
+            })),
             Heard::Marker(line, time_us) => {
                 self.last_marker = time_us.map(|time_us| (line.clone(), time_us));
                 Ok(Some(Happening::Marker(line)))
@@ -452,9 +471,11 @@ impl Guest {
 
     /// Runs steps in the guest, outside an episode.
     ///
+    /// A report ends the wait, with no outcome, and is kept for [`next_until`](Self::next_until):
+    /// who did the step may never answer.
+    ///
     /// # Errors
-    /// The guest is lost; a report ends the wait, too, and is kept for
-    /// [`next_until`](Self::next_until).
+    /// The guest is lost.
     pub async fn run_steps(&mut self, steps: Vec<Step>) -> Result<Vec<Outcome>, Loss> {
         let id = self.next_do;
         self.next_do += 1;
@@ -465,6 +486,10 @@ impl Guest {
             match self.next_until(end, "the agent's answer to steps").await? {
                 Happening::Agent(FromGuest::Done { id: done, outcomes }) if done == id => {
                     break outcomes;
+                }
+                report @ Happening::Report { .. } => {
+                    kept.push_back(report);
+                    break Vec::new();
                 }
                 other => kept.push_back(other),
             }
@@ -521,6 +546,36 @@ impl Guest {
     /// QEMU refuses, or the guest does not let the device go.
     pub async fn plug(&mut self, id: &str) -> Result<(), Loss> {
         Ok(self.plugs.plug(&mut self.monitor, id).await?)
+    }
+
+    /// Kills the device's program: what it was asked is never answered.
+    pub async fn kill_device(&mut self) {
+        self.device_down = true;
+        self.device.kill().await;
+    }
+
+    /// Puts another device's program in the place of one that was killed, and waits until QEMU has
+    /// taken to it. Where none was killed, nothing is done.
+    ///
+    /// # Errors
+    /// It can't be started, or QEMU doesn't connect to it.
+    pub async fn revive_device(&mut self) -> Result<(), Loss> {
+        if !self.device_down {
+            return Ok(());
+        }
+        self.device = self.program.start(self.events.clone()).await?;
+        self.device_down = false;
+        let end = Instant::now() + RECONNECT;
+        while self.device.status().await?.connections == 0 {
+            if Instant::now() >= end {
+                return Err(Loss::Device(format!(
+                    "QEMU did not connect to the device's new program within {RECONNECT:?} (until \
+                     8.1 it doesn't if the driver stopped the ring meanwhile)"
+                )));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
     }
 
     /// The device, to command it.
@@ -601,6 +656,8 @@ async fn hear_console(
     sender: mpsc::Sender<Heard>,
 ) {
     let mut markers = Markers::default();
+    // When the first line of a report came that may still go on.
+    let mut pending_since: Option<Instant> = None;
     // Whoever waits for a marker waits for all that the kernel said before it: one that comes
     // while a report may still go on is told after that.
     let mut deferred: Vec<Heard> = Vec::new();
@@ -611,10 +668,11 @@ async fn hear_console(
             match timeout(REPORT_QUIET, console.read(&mut buffer)).await {
                 Ok(read) => read,
                 Err(_) => {
+                    let begun = pending_since.take().unwrap_or_else(Instant::now);
                     let finished = words.get().finish();
                     for report in finished.into_iter().filter(is_bug) {
                         let episode = markers.before(report.range.start);
-                        let heard = Heard::Report(Box::new(report), episode);
+                        let heard = Heard::Report(Box::new(report), episode, begun);
                         if sender.send(heard).await.is_err() {
                             return;
                         }
@@ -637,10 +695,18 @@ async fn hear_console(
         // A full disk must not stop the oracles; the run's own files tell of it.
         let _ = log.write_all(bytes);
         let mut heard: Vec<_> = Vec::new();
+        let now = Instant::now();
         let complete = words.get().push(bytes);
-        for report in complete.into_iter().filter(is_bug) {
-            let episode = markers.before(report.range.start);
-            heard.push(Heard::Report(Box::new(report), episode));
+        for report in complete {
+            let begun = pending_since.take().unwrap_or(now);
+            if is_bug(&report) {
+                let episode = markers.before(report.range.start);
+                heard.push(Heard::Report(Box::new(report), episode, begun));
+            }
+        }
+        match words.get().pending() {
+            Some(_) => _ = pending_since.get_or_insert(now),
+            None => pending_since = None,
         }
         let marked = markers.push(bytes).into_iter();
         deferred.extend(marked.map(|(line, time)| Heard::Marker(line, time)));
@@ -654,11 +720,12 @@ async fn hear_console(
             }
         }
     }
+    let begun = pending_since.unwrap_or_else(Instant::now);
     let finished = words.get().finish();
     for report in finished.into_iter().filter(is_bug) {
         let episode = markers.before(report.range.start);
         if sender
-            .send(Heard::Report(Box::new(report), episode))
+            .send(Heard::Report(Box::new(report), episode, begun))
             .await
             .is_err()
         {

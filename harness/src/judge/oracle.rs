@@ -269,6 +269,7 @@ pub fn step_text_with(step: &Step, name: impl Fn(Slot) -> String) -> String {
         Step::Glob { path } => format!("look for {path}"),
         Step::List { path } => format!("list {path}"),
         Step::Spin { us } => format!("spin {us} us"),
+        Step::Nap { us } => format!("nap {us} us"),
     }
 }
 

@@ -254,6 +254,7 @@ fn kind_of(step: &Step) -> BarKind {
         | Step::WaitText { .. }
         | Step::AwaitGate { .. }
         | Step::Sleep { .. }
+        | Step::Nap { .. }
         | Step::Spin { .. } => BarKind::Wait,
         _ => BarKind::Step,
     }

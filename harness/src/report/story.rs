@@ -57,6 +57,8 @@ impl<'a> Words<'a> {
             Then::Release(tag) => format!("let go what gate {tag} holds"),
             Then::Unplug(id) => format!("unplug {id}"),
             Then::Plug(id) => format!("plug {id} in again"),
+            Then::Kill => "kill the device".into(),
+            Then::Revive => "bring the device back".into(),
         });
         let then: Vec<_> = then.collect();
         format!("{}: {}", self.when(&reaction.when), then.join(", "))
@@ -98,6 +100,8 @@ impl<'a> Words<'a> {
                 Then::Release(tag) => format!("{} goes on", self.held(tag)),
                 Then::Unplug(id) => format!("{id} is unplugged"),
                 Then::Plug(id) => format!("{id} is plugged in again"),
+                Then::Kill => "the device dies".into(),
+                Then::Revive => "the device comes back".into(),
             })
             .collect();
         format!("{from} before {}", to.join(" and "))
@@ -242,6 +246,7 @@ pub fn ops(plan: &Plan) -> usize {
                     | Step::Exists { .. }
                     | Step::ReadFile { .. }
                     | Step::Spin { .. }
+                    | Step::Nap { .. }
                     | Step::Sleep { .. }
                     | Step::AwaitGate { .. }
                     | Step::ReleaseGate { .. }

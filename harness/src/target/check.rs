@@ -17,6 +17,7 @@ impl Target {
     pub(super) fn check(&self) -> Result<(), Wrong> {
         self.check_modules()?;
         self.knobs.iter().try_for_each(check_knob)?;
+        self.check_detours()?;
         self.check_teardowns()?;
         self.check_lifetimes()?;
         let is_knob = |name: &String| self.knobs.iter().any(|knob| knob.name == *name);
@@ -31,15 +32,23 @@ impl Target {
             return Err(wrong("cpus", "", "", what));
         }
         if let Some(loops) = &self.loops
-            && (loops.threads == 0
-                || loops.threads > 64
-                || loops.spinners > 64
-                || loops.share > 100)
+            && (loops.threads == 0 || loops.threads > 64 || loops.spinners > 64)
         {
-            let what =
-                "loops: 1 to 64 threads, up to 64 spinners and a share of 0 to 100 are possible"
-                    .to_owned();
+            let what = "loops: 1 to 64 threads and up to 64 spinners are possible".to_owned();
             return Err(wrong("loops", "", "", what));
+        }
+        if let Some(loops) = &self.loops {
+            let of_a_hundred = [
+                ("share", loops.share),
+                ("teardowns", loops.teardowns),
+                ("together", loops.together),
+                ("priorities", loops.priorities),
+                ("interrupted", loops.interrupted),
+            ];
+            if let Some((key, _)) = of_a_hundred.into_iter().find(|(_, share)| *share > 100) {
+                let what = format!("loops: {key} is of a hundred: 0 to 100 are possible");
+                return Err(wrong("loops", "", key, what));
+            }
         }
         Ok(())
     }
@@ -65,6 +74,32 @@ impl Target {
         if let Some(mutant) = (self.mutants.iter()).find(|it| !is_lifetime(&it.lifetime)) {
             let what = format!("mutant {}: no lifetime {}", mutant.name, mutant.lifetime);
             return Err(wrong("mutant", &mutant.name, "lifetime", what));
+        }
+        Ok(())
+    }
+
+    fn check_detours(&self) -> Result<(), Wrong> {
+        for detour in &self.detours {
+            let leads = |route: Option<&String>| route == Some(&detour.route);
+            let same = |name: &String| *name == detour.name;
+            let others = (self.detours.iter()).filter(|it| !same(&it.name));
+            let met = self.knobs.iter().any(|it| leads(it.route.as_ref()))
+                || others.into_iter().any(|it| leads(Some(&it.route)));
+            if !met {
+                let what = format!(
+                    "detour {}: nothing else has the route {}: say which knob leads there, too",
+                    detour.name, detour.route
+                );
+                return Err(wrong("detour", &detour.name, "route", what));
+            }
+            if self.knobs.iter().any(|it| same(&it.name)) {
+                let what = format!("detour {}: a [[knob]] is called so, too", detour.name);
+                return Err(wrong("detour", &detour.name, "name", what));
+            }
+            if detour.steps.is_empty() {
+                let what = format!("detour {}: no steps: say what is done", detour.name);
+                return Err(wrong("detour", &detour.name, "steps", what));
+            }
         }
         Ok(())
     }

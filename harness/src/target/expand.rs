@@ -12,7 +12,7 @@ const MOST: usize = 64;
 pub struct Found {
     /// Each pattern with the paths that it matches.
     pub paths: BTreeMap<String, Vec<String>>,
-    /// Nanoseconds of an op, by the knob's name.
+    /// Nanoseconds of an op, or of a detour, by the name of the knob or detour.
     pub costs: BTreeMap<String, u64>,
 }
 
@@ -79,23 +79,26 @@ impl Chosen {
         Ok(whole)
     }
 
-    /// Keeps of each route the knob that costs least.
+    /// Keeps of each route the knob or detour that costs least.
     fn cheapest(&mut self, costs: &BTreeMap<String, u64>) {
-        let cost = |knob: &Knob| costs.get(&knob.name).copied().unwrap_or(u64::MAX);
+        let target = &mut self.target;
+        let knobs = target.knobs.iter();
+        let knobs = knobs.filter_map(|it| Some((it.route.as_ref()?, &it.name)));
+        let detours = target.detours.iter().map(|it| (&it.route, &it.name));
         let mut best: BTreeMap<String, (u64, String)> = BTreeMap::new();
-        for knob in &self.target.knobs {
-            let Some(route) = &knob.route else { continue };
-            let mine = (cost(knob), knob.name.clone());
+        for (route, name) in knobs.chain(detours) {
+            let mine = (costs.get(name).copied().unwrap_or(u64::MAX), name.clone());
             let entry = best.entry(route.clone()).or_insert_with(|| mine.clone());
             if mine < *entry {
                 *entry = mine;
             }
         }
-        let is_best = |knob: &Knob| {
-            let best = knob.route.as_ref().and_then(|route| best.get(route));
-            best.is_none_or(|(_, name)| *name == knob.name)
+        let is_best = |route: Option<&String>, name: &String| {
+            let best = route.and_then(|route| best.get(route));
+            best.is_none_or(|(_, best)| best == name)
         };
-        self.target.knobs.retain(is_best);
+        (target.knobs).retain(|it| is_best(it.route.as_ref(), &it.name));
+        (target.detours).retain(|it| is_best(Some(&it.route), &it.name));
     }
 }
 
@@ -197,16 +200,22 @@ mod tests {
                 "[[knob]]\nname = \"{name}\"\npath = \"/sys/{name}\"\nread = 1\nroute = \"r\"\n"
             )
         };
-        let target = chosen(&format!("{}{}{RMMOD}", knob("dear"), knob("cheap")));
-        let costs = [("dear".to_owned(), 900), ("cheap".to_owned(), 9)]
-            .into_iter()
-            .collect();
-        let found = Found {
-            costs,
-            ..Found::default()
+        let detour = "[[detour]]\nname = \"round\"\nroute = \"r\"\n\
+                      steps = [{ step = \"unload\", module = \"m\" }]\n";
+        let target = chosen(&format!("{}{}{detour}{RMMOD}", knob("dear"), knob("cheap")));
+        let kept = |round| {
+            let costs = [("dear", 900), ("cheap", 9), ("round", round)];
+            let costs = costs.map(|(name, cost)| (name.to_owned(), cost));
+            let found = Found {
+                costs: costs.into_iter().collect(),
+                ..Found::default()
+            };
+            let whole = target.expand(&found).expect("no patterns");
+            let knobs = whole.knobs().map(|knob| knob.name.clone());
+            let detours = whole.target.detours.iter().map(|it| it.name.clone());
+            knobs.chain(detours).collect::<Vec<_>>()
         };
-        let whole = target.expand(&found).expect("no patterns");
-        let names: Vec<_> = whole.knobs().map(|knob| knob.name.as_str()).collect();
-        assert_eq!(names, ["cheap"]);
+        assert_eq!(kept(5_000), ["cheap"]);
+        assert_eq!(kept(1), ["round"]);
     }
 }

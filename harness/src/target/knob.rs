@@ -40,8 +40,8 @@ pub struct Knob {
     /// `poll` waits for the end of its device.
     #[serde(default)]
     pub poll: bool,
-    /// Knobs of one route lead to the same place in the kernel. In loops the cheapest of them is
-    /// taken, by what an op costs in the guest.
+    /// Knobs (and detours) of one route lead to the same place in the kernel. In loops the cheapest
+    /// of them is taken, by what it costs in the guest.
     #[serde(default)]
     pub route: Option<String>,
 }
@@ -93,7 +93,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    fn one() -> u32 {
+    pub(super) fn one() -> u32 {
         1
     }
 }

@@ -2,7 +2,8 @@
 //! is torn down, and the rules that must hold. Nothing else in the harness knows a driver.
 //!
 //! Here is what a target is made of; `read` makes one of files, with a place and a hint for each
-//! mistake, `check` looks for contradictions, `knob` is the files that reach the driver,
+//! mistake, `check` looks for contradictions, `knob` is the files that reach the driver, `route`
+//! other ways to where they lead,
 //! `teardown` the ways in which it ends, `expand` fills in what only the guest knows.
 
 use std::path::PathBuf;
@@ -23,10 +24,12 @@ mod errno;
 pub mod expand;
 mod knob;
 mod read;
+mod route;
 pub mod teardown;
 
 pub use errno::errno;
 pub use knob::{Ask, AskingOp, Data, Knob, KnobKind, Payload, Weights};
+pub use route::Detour;
 pub use teardown::{Kind as TeardownKind, Teardown, Way};
 
 /// Version of the file format.
@@ -68,6 +71,8 @@ pub struct Target {
     pub down: Vec<Step>,
     /// The files that reach the driver.
     pub knobs: Vec<Knob>,
+    /// Ways to where knobs lead that are more than an op.
+    pub detours: Vec<Detour>,
     /// What ends it.
     pub teardown: Teardown,
     /// Ends the binding and not the module: no count refuses it.
@@ -121,6 +126,17 @@ pub struct Loops {
     /// Of a hundred of all episodes, these; the other shapes share the rest.
     #[serde(default = "Loops::share")]
     pub share: u32,
+    /// Of a hundred of these episodes, those with all loops on one CPU: whoever is woken there may
+    /// take it from whoever wakes him, at that very instruction.
+    #[serde(default = "Loops::together")]
+    pub together: u32,
+    /// Of a hundred of these episodes, those in which each thread's priority (nice) is drawn.
+    #[serde(default = "Loops::priorities")]
+    pub priorities: u32,
+    /// Of a hundred of these episodes, those with a thread on each CPU that goes before all others
+    /// and wakes at short random intervals: whoever runs there stops at random instructions.
+    #[serde(default = "Loops::interrupted")]
+    pub interrupted: u32,
 }
 
 impl Loops {
@@ -138,6 +154,15 @@ impl Loops {
     }
     fn share() -> u32 {
         60
+    }
+    fn together() -> u32 {
+        30
+    }
+    fn priorities() -> u32 {
+        50
+    }
+    fn interrupted() -> u32 {
+        30
     }
 }
 
@@ -399,6 +424,7 @@ impl Chosen {
                 up: Vec::new(),
                 down: Vec::new(),
                 knobs: Vec::new(),
+                detours: Vec::new(),
                 teardown: Teardown {
                     name: "rmmod".into(),
                     module: name.to_owned(),

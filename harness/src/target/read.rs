@@ -8,8 +8,8 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    BUILT_IN, Device, ElsewhereRef, Knob, Lifetime, Loops, Module, Mutant, PIECES, Patience, Rules,
-    Target, Teardown, VERSION,
+    BUILT_IN, Detour, Device, ElsewhereRef, Knob, Lifetime, Loops, Module, Mutant, PIECES,
+    Patience, Rules, Target, Teardown, VERSION,
 };
 use crate::error::Error;
 
@@ -54,6 +54,9 @@ pub(super) struct File {
     /// The files that reach the driver.
     #[serde(default, rename = "knob")]
     knobs: Vec<Knob>,
+    /// Ways to where knobs lead that are more than an op.
+    #[serde(default, rename = "detour")]
+    detours: Vec<Detour>,
     /// What ends the driver.
     #[serde(default)]
     teardown: Option<Teardown>,
@@ -223,6 +226,7 @@ impl File {
             up: join(self.up, other.up),
             down: join(self.down, other.down),
             knobs: join(self.knobs, other.knobs),
+            detours: join(self.detours, other.detours),
             teardown: other.teardown.or(self.teardown),
             unbind: other.unbind.or(self.unbind),
             elsewhere: other.elsewhere.or(self.elsewhere),
@@ -258,6 +262,7 @@ impl File {
             up: self.up,
             down: self.down,
             knobs: self.knobs,
+            detours: self.detours,
             teardown: self
                 .teardown
                 .ok_or("no [teardown]: say which module goes")?,

@@ -7,6 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::errno;
+
 /// What ends the driver: the unload of a module, and other ways beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Teardown {
@@ -90,6 +92,9 @@ pub enum Kind {
     Unplug,
     /// The device's `reset`; nothing is gone.
     Reset,
+    /// The program behind the rig's own device is killed, and with it what it was asked; back by a
+    /// new one.
+    Death,
     /// `down`; back by `up`.
     Steps,
 }
@@ -103,6 +108,10 @@ pub enum Act {
     Unplug(String),
     /// QEMU plugs it in again.
     Plug(String),
+    /// The program behind the rig's own device is killed.
+    Kill,
+    /// Another one takes its place.
+    Revive,
 }
 
 impl Way {
@@ -112,6 +121,11 @@ impl Way {
 
     fn weight() -> u32 {
         1
+    }
+
+    /// The errors that it may give.
+    pub fn fine(&self) -> Vec<i64> {
+        self.fine.iter().filter_map(|name| errno(name)).collect()
     }
 
     /// What ends the driver.
@@ -158,6 +172,7 @@ impl Way {
                 let device = self.device.as_ref().ok_or("device")?;
                 vec![write(format!("{device}/reset"), "1")]
             }
+            Kind::Death => vec![Act::Kill],
             Kind::Steps => Vec::new(),
         };
         acts.extend(self.down.iter().cloned().map(Act::Step));
@@ -195,6 +210,7 @@ impl Way {
                 path: text(&self.path),
             })],
             Kind::Unplug => vec![Act::Plug(text(&self.id))],
+            Kind::Death => vec![Act::Revive],
             Kind::Rmmod | Kind::Write | Kind::Reset | Kind::Steps => Vec::new(),
         };
         acts.extend(self.up.iter().cloned().map(Act::Step));

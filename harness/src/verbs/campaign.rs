@@ -570,9 +570,22 @@ impl<'a> Campaign<'a> {
                     episodes.looked(&whole);
                     self.whole = Some(whole);
                 }
-                Err(loss) => return Ok(Err(loss)),
+                // What it was told of that is not there, the kernel may tell why.
+                Err(loss) => match guest.drain_console().await {
+                    Ok(Some(Happening::Report { report, .. })) => {
+                        let met = Met {
+                            guest: number,
+                            episode: None,
+                            guest_ms: 0,
+                        };
+                        self.found(vec![Evidence::Kernel { report }], met)?;
+                        return Ok(Ok(TurnEnd::Found));
+                    }
+                    _ => return Ok(Err(loss)),
+                },
             }
         }
+        let first = Instant::now();
         while !self.reached() && !episodes.done() {
             let episode = self.next_episode;
             self.next_episode += 1;
@@ -588,10 +601,10 @@ impl<'a> Campaign<'a> {
                 Ok(ended) => ended,
                 Err(loss) => return Ok(Err(loss)),
             };
-            let met = |episode| Met {
+            let met = |episode, at: Instant| Met {
                 guest: number,
                 episode,
-                guest_ms: first.elapsed().as_millis() as u64,
+                guest_ms: at.duration_since(first).as_millis() as u64,
             };
             let whole = match ended {
                 Ended::Whole(whole) => *whole,
@@ -599,6 +612,7 @@ impl<'a> Campaign<'a> {
                     report,
                     episode: of,
                     record,
+                    begun,
                 } => {
                     // Cut short by the report, but an episode all the same.
                     if let Some(report) = &record.report {
@@ -607,7 +621,7 @@ impl<'a> Campaign<'a> {
                         self.summary.add(!plan.gates.is_empty(), held, collisions);
                     }
                     self.records.insert(episode, *record);
-                    let key = self.found(vec![Evidence::Kernel { report }], met(of))?;
+                    let key = self.found(vec![Evidence::Kernel { report }], met(of, begun))?;
                     episodes.told(key.as_deref());
                     return Ok(Ok(TurnEnd::Found));
                 }
@@ -660,8 +674,10 @@ impl<'a> Campaign<'a> {
                 continue;
             }
             // The kernel's own words, if there are any, tell more.
+            let mut at = Instant::now();
             match guest.drain_console().await {
-                Ok(Some(Happening::Report { report, .. })) => {
+                Ok(Some(Happening::Report { report, begun, .. })) => {
+                    at = at.min(begun);
                     evidence.insert(0, Evidence::Kernel { report });
                 }
                 Ok(_) => {}
@@ -675,14 +691,18 @@ impl<'a> Campaign<'a> {
                 }
                 continue;
             }
-            let key = self.found(evidence, met(Some(episode)))?;
+            let key = self.found(evidence, met(Some(episode), at))?;
             episodes.told(key.as_deref());
             return Ok(Ok(TurnEnd::Found));
         }
         // Nothing is clean that was not heard to the end.
         match guest.drain_console().await {
-            Ok(Some(Happening::Report { report, episode })) => {
-                let guest_ms = first.elapsed().as_millis() as u64;
+            Ok(Some(Happening::Report {
+                report,
+                episode,
+                begun,
+            })) => {
+                let guest_ms = begun.duration_since(first).as_millis() as u64;
                 self.found(
                     vec![Evidence::Kernel { report }],
                     Met {

@@ -1,7 +1,7 @@
 //! A look at the driver while it is up, before the first episode: which files a target's patterns
 //! match, and what an op costs that leads where others lead, too.
 
-use knobrig_proto::Step;
+use knobrig_proto::{Outcome, Step};
 
 use super::campaign::failed_step;
 use crate::engine::guest::{Guest, Loss};
@@ -11,6 +11,8 @@ use crate::target::{Chosen, Knob};
 
 /// Ops whose cost is measured; the median of them counts.
 const OPS: usize = 32;
+/// Rounds of a detour that are measured; it is more than an op.
+const ROUNDS: usize = 8;
 /// Anything but that of the knob's own.
 const SLOT: u32 = 0;
 
@@ -21,7 +23,7 @@ const SLOT: u32 = 0;
 pub(super) async fn around(guest: &mut Guest, target: &Chosen) -> Result<Chosen, Loss> {
     let patterns = target.target.patterns();
     let routes: Vec<_> = target.target.on_routes().cloned().collect();
-    if patterns.is_empty() && routes.is_empty() {
+    if patterns.is_empty() && routes.is_empty() && target.target.detours.is_empty() {
         return Ok(target.clone());
     }
     let wrong = |why: String| {
@@ -48,6 +50,16 @@ pub(super) async fn around(guest: &mut Guest, target: &Chosen) -> Result<Chosen,
     for knob in &routes {
         if let Some(cost) = cost(guest, knob).await? {
             found.costs.insert(knob.name.clone(), cost);
+        }
+    }
+    for detour in &target.target.detours {
+        let mut costs = Vec::new();
+        for _ in 0..ROUNDS {
+            let outcomes = guest.run_steps(detour.steps.clone()).await?;
+            costs.push(outcomes.iter().map(took).sum());
+        }
+        if let Some(cost) = median(costs) {
+            found.costs.insert(detour.name.clone(), cost);
         }
     }
     let down = target.take_down_steps();
@@ -84,9 +96,14 @@ async fn cost(guest: &mut Guest, knob: &Knob) -> Result<Option<u64>, Loss> {
     if outcomes.first().is_none_or(|open| open.ret < 0) {
         return Ok(None);
     }
-    let mut costs: Vec<_> = (outcomes.iter().skip(1))
-        .map(|outcome| outcome.end_ns.saturating_sub(outcome.start_ns))
-        .collect();
+    Ok(median(outcomes.iter().skip(1).map(took).collect()))
+}
+
+fn took(outcome: &Outcome) -> u64 {
+    outcome.end_ns.saturating_sub(outcome.start_ns)
+}
+
+fn median(mut costs: Vec<u64>) -> Option<u64> {
     costs.sort_unstable();
-    Ok(costs.get(costs.len() / 2).copied())
+    costs.get(costs.len() / 2).copied()
 }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod gallery;
+mod module;
 mod place;
 mod placed;
 mod report;
@@ -9,3 +10,4 @@ mod repro;
 mod run;
 mod schema;
 mod target;
+mod teardown;

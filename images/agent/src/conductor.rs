@@ -132,8 +132,10 @@ type Hired = Vec<(usize, Worker)>;
 fn hire(pool: &Arc<Pool>, run: &Run, parts: Range<usize>) -> Result<Hired, ConductError> {
     parts
         .map(|part| {
-            let cpu = run.episode.actors.get(part).map(|actor| actor.cpu);
-            let hired = pool.hire(run.name(part), cpu);
+            let actor = run.episode.actors.get(part);
+            let cpu = actor.map(|actor| actor.cpu);
+            let priority = actor.map(|actor| actor.priority).unwrap_or_default();
+            let hired = pool.hire(run.name(part), cpu, priority);
             let failed = |why| ConductError {
                 episode: run.episode.id,
                 part: run.name(part).to_owned(),

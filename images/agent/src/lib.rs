@@ -32,6 +32,11 @@ pub mod paths;
 pub mod pool;
 pub mod port;
 pub mod power;
+#[allow(
+    unsafe_code,
+    reason = "sched_setscheduler has no safe wrapper; see priority::claim"
+)]
+pub mod priority;
 pub mod run;
 pub mod scene;
 pub mod serve;

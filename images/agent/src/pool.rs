@@ -8,10 +8,11 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
 
-use rustix::process::setpriority_process;
+use knobrig_proto::Priority;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity, set_name};
 
 use crate::lock;
+use crate::priority;
 use crate::task::Task;
 
 /// Stack of a worker: steps are shallow, and every page of it is guest memory.
@@ -51,6 +52,7 @@ struct Role {
     name: String,
     /// `None`: any CPU.
     cpu: Option<usize>,
+    priority: Priority,
 }
 
 impl Pool {
@@ -74,15 +76,22 @@ impl Pool {
         self.cpus.len()
     }
 
-    /// An idle worker, or a new one, for a thread of that name on that CPU (modulo the CPUs).
+    /// An idle worker, or a new one, for a thread of that name on that CPU (modulo the CPUs), with
+    /// that priority.
     ///
     /// # Errors
     /// When a thread can't be started.
-    pub fn hire(self: &Arc<Self>, name: &str, cpu: Option<u32>) -> io::Result<Worker> {
+    pub fn hire(
+        self: &Arc<Self>,
+        name: &str,
+        cpu: Option<u32>,
+        priority: Priority,
+    ) -> io::Result<Worker> {
         let cpu = cpu.map(|cpu| self.cpus[cpu as usize % self.cpus.len()]);
         let role = Role {
             name: name.chars().filter(|&c| c != '\0').collect(),
             cpu,
+            priority,
         };
         let mut idle = lock(&self.idle);
         let fitting = idle.iter().position(|worker| worker.role == role);
@@ -109,7 +118,7 @@ impl Pool {
             .stack_size(STACK)
             .spawn(move || {
                 // Actors compete as ordinary threads, whatever their starter's priority.
-                let _ = setpriority_process(None, 0);
+                priority::claim(Priority::Usual);
                 *lock(&cradle.0) = Some(Arc::new(Task::current()));
                 cradle.1.notify_all();
                 drop(cradle);
@@ -145,8 +154,8 @@ impl Pool {
         }
     }
 
-    /// Gives the calling thread its name and CPU. Neither can fail for what [`Pool::hire`] lets
-    /// in, and a thread on another CPU or with another name would still do its job.
+    /// Gives the calling thread its name, CPU and priority. None can fail for what [`Pool::hire`]
+    /// lets in, and a thread without them would still do its job.
     fn dress(&self, now: &mut Role, wanted: &Role) {
         if now.name != wanted.name {
             let seen: Vec<u8> = wanted.name.bytes().take(NAME_LEN).collect();
@@ -161,6 +170,9 @@ impl Pool {
                 None => self.cpus.iter().for_each(|&cpu| set.set(cpu)),
             }
             let _ = sched_setaffinity(None, &set);
+        }
+        if now.priority != wanted.priority {
+            priority::claim(wanted.priority);
         }
         now.clone_from(wanted);
     }

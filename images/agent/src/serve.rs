@@ -5,7 +5,7 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use knobrig_proto::{Episode, FromGuest, Outcome, Step, ToGuest, VERSION, from_line};
+use knobrig_proto::{Episode, FromGuest, Outcome, Priority, Step, ToGuest, VERSION, from_line};
 use rustix::process::setpriority_process;
 
 use crate::clock::uptime_ms;
@@ -126,7 +126,7 @@ impl Agent {
                 .outbox
                 .fault(format!("do {id} refused: too many answers lie unread"));
         }
-        match self.pool.hire("do", None) {
+        match self.pool.hire("do", None, Priority::Usual) {
             Ok(worker) => {
                 let outbox = Arc::clone(&self.outbox);
                 worker.start(Box::new(DoJob {

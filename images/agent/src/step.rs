@@ -247,6 +247,10 @@ impl Doer<'_> {
                 done.outcome.text = Some(list);
                 done
             }
+            Step::Nap { us } => plain(|| {
+                std::thread::sleep(Duration::from_micros((*us).into()));
+                Ok(0)
+            }),
             Step::Spin { us } => plain(|| {
                 let end = now_ns() + u64::from(*us) * 1_000;
                 while now_ns() < end && !self.scene.over(self.whom) {

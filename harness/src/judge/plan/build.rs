@@ -1,7 +1,7 @@
 //! Appends steps with the checks on them: what the shapes share.
 
 use dk_control::{Gate, Point};
-use knobrig_proto::{Actor, Episode, Repeat, Step};
+use knobrig_proto::{Actor, Episode, Priority, Repeat, Step};
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
@@ -110,6 +110,7 @@ impl<'a> Builder<'a> {
         actors.push(Actor {
             name: name.into(),
             cpu,
+            priority: Priority::Usual,
             teardown,
             steps: Vec::new(),
             repeat: Repeat::Once,

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::build::{Builder, GATE_DEADLINE_MS, SLOT, gateable};
 use super::{ENODEV, EWOULDBLOCK, Expect, Place, Rule, Then, When};
-use crate::target::Knob;
+use crate::target::{Knob, TeardownKind, Way};
 
 /// The gate.
 const INSIDE: &str = "inside";
@@ -39,6 +39,9 @@ impl Builder<'_> {
         let expect = Expect::OkOr(vec![ENODEV]);
         let inside = self.act_checked(holder, step, Rule::OpReturns, expect);
 
+        if let Some(way) = self.other_way(knob, rng) {
+            return self.gated_way(&way, knob, rng);
+        }
         let name = self.target.target.teardown.name.clone();
         let teardown = self.actor(&name, true, Some(rng));
         self.await_signal(teardown, HELD);
@@ -70,6 +73,50 @@ impl Builder<'_> {
         let count = rng.random_range(0..=2);
         self.loopers(&others, count, rng);
         self.after_the_hold(knob, pinned);
+    }
+
+    /// As often as by the unload, the driver ends in another way, if the target has one that goes
+    /// on whoever is inside, and that takes the knob away.
+    fn other_way(&self, knob: &Knob, rng: &mut ChaCha8Rng) -> Option<Way> {
+        let takes_away = |way: &&Way| {
+            let kinds = [
+                TeardownKind::Unbind,
+                TeardownKind::Remove,
+                TeardownKind::DriverOverride,
+            ];
+            kinds.contains(&way.kind)
+        };
+        let ways: Vec<_> = (self.target.target.teardown.others.iter())
+            .filter(takes_away)
+            .collect();
+        if self.target.pins(knob) || ways.is_empty() || rng.random() {
+            return None;
+        }
+        let chosen = ways.choose_weighted(rng, |way| way.weight);
+        chosen.ok().map(|way| (*way).clone())
+    }
+
+    /// The driver ends in this way while the gate holds, and comes back.
+    fn gated_way(&mut self, way: &Way, knob: &Knob, rng: &mut ChaCha8Rng) {
+        let teardown = self.actor(&way.name, true, Some(rng));
+        self.await_signal(teardown, HELD);
+        let mut first = None;
+        for act in way.downs().unwrap_or_default() {
+            let place = self.act_way(teardown, act, Rule::TearsDown, &way.fine());
+            first.get_or_insert(place);
+        }
+        for act in way.ups() {
+            let place = self.act_way(teardown, act, Rule::ComesBack, &way.fine());
+            self.plan.ups.push(place);
+        }
+        if let Some(first) = first {
+            self.react(self.settled(first), [Then::Release(INSIDE.into())]);
+        }
+        self.plan.episode.deadline_ms += 2 * way.deadline_ms;
+        self.ops_find_it_gone(knob, SLOT);
+        self.close(SLOT);
+        self.unload_at_zero();
+        self.unload_helpers();
     }
 
     /// Paths that are there as long as somebody is inside this knob.

@@ -8,13 +8,15 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::build::{Builder, LOOPS};
+use super::cpus::Sharing;
 use super::{ENODEV, ENOENT, Expect, Place, Rule, Then};
 use crate::target::teardown::Act;
-use crate::target::{AskingOp, Knob, Loops, TeardownKind, Way, errno};
+use crate::target::{AskingOp, Detour, Knob, Loops, TeardownKind, Way};
 
 /// Ops in a round of a loop.
 const OPS: usize = 8;
-/// The longest seeded delay before a teardown.
+/// The longest seeded delay before a teardown, where there is one: what the last way back has set
+/// going may not have begun when the next way down comes.
 const SPIN_US: u32 = 3_000;
 /// A round of a spinner: it looks for the end once a round.
 const SPINNER_US: u32 = 1_000;
@@ -25,30 +27,27 @@ const TIMER: &str = "timer";
 
 /// What a loop does.
 #[derive(Clone, Copy)]
-enum Does {
-    Read,
-    Write,
-    Open,
+enum Does<'a> {
+    Read(&'a Knob),
+    Write(&'a Knob),
+    Open(&'a Knob),
+    Detour(&'a Detour),
 }
 
 /// Deals threads by weight: what an op's share comes to whole is its own, the rest is drawn. So two
 /// writers of one attribute meet where they weigh enough, and none is left out that does.
-fn deal<'a>(
-    choices: &[(&'a Knob, Does, u32)],
-    threads: usize,
-    rng: &mut ChaCha8Rng,
-) -> Vec<(&'a Knob, Does)> {
-    let sum: u64 = choices.iter().map(|(.., weight)| u64::from(*weight)).sum();
+fn deal<'a>(choices: &[(Does<'a>, u32)], threads: usize, rng: &mut ChaCha8Rng) -> Vec<Does<'a>> {
+    let sum: u64 = choices.iter().map(|(_, weight)| u64::from(*weight)).sum();
     let mut dealt = Vec::new();
-    for (knob, does, weight) in choices {
+    for (does, weight) in choices {
         let share = threads as u64 * u64::from(*weight) / sum.max(1);
-        dealt.extend((0..share).map(|_| (*knob, *does)));
+        dealt.extend((0..share).map(|_| *does));
     }
     while dealt.len() < threads {
-        let Ok((knob, does, _)) = choices.choose_weighted(rng, |(.., weight)| *weight) else {
+        let Ok((does, _)) = choices.choose_weighted(rng, |(_, weight)| *weight) else {
             break;
         };
-        dealt.push((*knob, *does));
+        dealt.push(*does);
     }
     // Who sits on whose CPU is chance.
     dealt.shuffle(rng);
@@ -62,20 +61,26 @@ impl Builder<'_> {
         };
         self.bring_up();
         let ways = &self.target.target.teardown.others;
+        let sharing = Sharing::draw(&loops, rng);
         let with_teardown = rng.random_range(0..100) < loops.teardowns;
         let way = match with_teardown {
             true => ways.choose_weighted(rng, |way| way.weight).ok().cloned(),
             false => None,
         };
         match &way {
-            Some(way) => self.down_and_up(way, way.rounds.unwrap_or(loops.rounds), rng),
+            Some(way) => {
+                let rounds = way.rounds.unwrap_or(loops.rounds);
+                let actor = self.down_and_up(way, rounds, rng);
+                self.plan.episode.actors[actor].priority = sharing.priority(rng);
+            }
             None => {
                 let timer = self.actor(TIMER, false, None);
                 self.act(timer, Step::Sleep { ms: loops.ms });
                 self.plan.episode.deadline_ms = loops.ms + GRACE_MS;
             }
         }
-        let held = self.loop_by_weight(&loops, way.is_some(), rng);
+        let held = self.loop_by_weight(&loops, sharing, way.is_some(), rng);
+        self.interrupters(sharing, rng);
         if way.is_some_and(|way| way.kind == TeardownKind::Unplug) {
             // Whether the last plug was seen is the teardown's to tell.
             self.plan.episode.deadline_ms += GRACE_MS;
@@ -88,13 +93,15 @@ impl Builder<'_> {
         self.unload_helpers();
     }
 
-    /// A thread that ends the driver and brings it back, again and again.
-    fn down_and_up(&mut self, way: &Way, rounds: usize, rng: &mut ChaCha8Rng) {
-        let fine: Vec<i64> = way.fine.iter().filter_map(|name| errno(name)).collect();
+    /// A thread that ends the driver and brings it back, again and again; gives its number.
+    fn down_and_up(&mut self, way: &Way, rounds: usize, rng: &mut ChaCha8Rng) -> usize {
+        let fine = way.fine();
         let actor = self.actor(&way.name, true, Some(rng));
         for _ in 0..rounds {
-            let us = rng.random_range(0..SPIN_US);
-            self.act(actor, Step::Spin { us });
+            if rng.random() {
+                let us = rng.random_range(0..SPIN_US);
+                self.act(actor, Step::Spin { us });
+            }
             for act in way.downs().unwrap_or_default() {
                 self.act_way(actor, act, Rule::TearsDown, &fine);
             }
@@ -105,13 +112,16 @@ impl Builder<'_> {
         }
         let rounds = rounds as u64;
         self.plan.episode.deadline_ms = rounds * 2 * way.deadline_ms + GRACE_MS;
+        actor
     }
 
-    fn act_way(&mut self, actor: usize, act: Act, rule: Rule, fine: &[i64]) -> Place {
+    pub(super) fn act_way(&mut self, actor: usize, act: Act, rule: Rule, fine: &[i64]) -> Place {
         match act {
             Act::Step(step) => self.act_checked(actor, step, rule, Expect::OkOr(fine.to_vec())),
             Act::Unplug(id) => self.act_host(actor, Then::Unplug(id)),
             Act::Plug(id) => self.act_host(actor, Then::Plug(id)),
+            Act::Kill => self.act_host(actor, Then::Kill),
+            Act::Revive => self.act_host(actor, Then::Revive),
         }
     }
 
@@ -128,7 +138,13 @@ impl Builder<'_> {
     }
 
     /// Gives the descriptors that are held open.
-    fn loop_by_weight(&mut self, loops: &Loops, torn_down: bool, rng: &mut ChaCha8Rng) -> Vec<u32> {
+    fn loop_by_weight(
+        &mut self,
+        loops: &Loops,
+        sharing: Sharing,
+        torn_down: bool,
+        rng: &mut ChaCha8Rng,
+    ) -> Vec<u32> {
         let mut held = Vec::new();
         let knobs: Vec<_> = self.target.knobs().cloned().collect();
         let mut choices = Vec::new();
@@ -137,14 +153,23 @@ impl Builder<'_> {
             let write = knob.write.as_ref().map_or(0, |_| weights.write);
             let read = knob.read.map_or(0, |_| weights.read);
             choices.extend([
-                (knob, Does::Read, read),
-                (knob, Does::Write, write),
-                (knob, Does::Open, weights.open),
+                (Does::Read(knob), read),
+                (Does::Write(knob), write),
+                (Does::Open(knob), weights.open),
             ]);
         }
-        choices.retain(|(.., weight)| *weight > 0);
-        for (index, (knob, does)) in deal(&choices, loops.threads, rng).into_iter().enumerate() {
-            held.extend(self.looper(index, knob, does, torn_down, rng));
+        let detours = self.target.target.detours.clone();
+        choices.extend(detours.iter().map(|it| (Does::Detour(it), it.weight)));
+        choices.retain(|(_, weight)| *weight > 0);
+        for (index, does) in deal(&choices, loops.threads, rng).into_iter().enumerate() {
+            let (actor, slot) = self.looper(index, does, torn_down, rng);
+            held.extend(slot);
+            let priority = sharing.priority(rng);
+            let actor = &mut self.plan.episode.actors[actor];
+            actor.priority = priority;
+            if sharing.together {
+                actor.cpu = 0;
+            }
         }
         for index in 0..loops.spinners {
             let actor = self.actor(&format!("spinner-{index}"), false, None);
@@ -157,25 +182,35 @@ impl Builder<'_> {
         held
     }
 
-    /// One thread that loops over one op of one knob; gives the descriptor that it holds open.
+    /// One thread that loops over one op of one knob; gives its number, and the descriptor that it
+    /// holds open.
     fn looper(
         &mut self,
         index: usize,
-        knob: &Knob,
-        does: Does,
+        does: Does<'_>,
         torn_down: bool,
         rng: &mut ChaCha8Rng,
-    ) -> Option<u32> {
+    ) -> (usize, Option<u32>) {
+        let knob = match does {
+            Does::Read(knob) | Does::Write(knob) | Does::Open(knob) => knob,
+            Does::Detour(detour) => {
+                let number = self.actor(&format!("{}-{index}", detour.name), false, None);
+                let actor = &mut self.plan.episode.actors[number];
+                actor.steps = detour.steps.clone();
+                actor.repeat = Repeat::UntilOthersEnd;
+                return (number, None);
+            }
+        };
         let slot = LOOPS + index as u32;
         let open = Step::Open {
             path: knob.path.clone(),
-            read: matches!(does, Does::Read | Does::Open) && knob.read.is_some(),
-            write: matches!(does, Does::Write) || knob.read.is_none(),
+            read: !matches!(does, Does::Write(_)) && knob.read.is_some(),
+            write: matches!(does, Does::Write(_)) || knob.read.is_none(),
             exclusive: false,
             slot,
         };
         // What a teardown takes away must be opened again.
-        let held = knob.hold && !torn_down && !matches!(does, Does::Open);
+        let held = knob.hold && !torn_down && !matches!(does, Does::Open(_));
         let mut steps = Vec::new();
         match held {
             true => self.before(open, Rule::ComesUp, Expect::OkOr(vec![ENOENT, ENODEV])),
@@ -184,8 +219,8 @@ impl Builder<'_> {
         let count = if held { OPS } else { rng.random_range(1..=OPS) };
         for _ in 0..count {
             match does {
-                Does::Read => steps.extend(Self::op(knob, AskingOp::Read, slot)),
-                Does::Write => {
+                Does::Read(_) => steps.extend(Self::op(knob, AskingOp::Read, slot)),
+                Does::Write(_) => {
                     let data = knob.write.as_ref().and_then(|data| data.all().choose(rng));
                     let random = rng.random();
                     steps.extend(data.map(|data| Step::Write {
@@ -193,18 +228,18 @@ impl Builder<'_> {
                         data: data.text(random),
                     }));
                 }
-                Does::Open => {}
+                Does::Open(_) | Does::Detour(_) => {}
             }
         }
         if !held {
             steps.push(Step::Close { slot });
         }
         // Neighbours on different CPUs.
-        let actor = self.actor(&format!("{}-{index}", knob.name), false, None);
-        let actor = &mut self.plan.episode.actors[actor];
+        let number = self.actor(&format!("{}-{index}", knob.name), false, None);
+        let actor = &mut self.plan.episode.actors[number];
         actor.steps = steps;
         actor.repeat = Repeat::UntilOthersEnd;
         actor.missed_pause_us = super::build::MISSED_PAUSE_US;
-        held.then_some(slot)
+        (number, held.then_some(slot))
     }
 }

@@ -20,6 +20,7 @@ pub use points::{Points, Program, Spot};
 
 mod build;
 mod counts;
+mod cpus;
 mod elsewhere;
 mod gated;
 mod late;
@@ -101,6 +102,10 @@ pub enum Then {
     Unplug(String),
     /// QEMU plugs it in again.
     Plug(String),
+    /// The program behind the rig's own device is killed.
+    Kill,
+    /// Another one takes its place.
+    Revive,
 }
 
 /// Something that follows from something: an edge between guest and device.

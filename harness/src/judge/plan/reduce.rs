@@ -80,14 +80,14 @@ impl Plan {
             .flat_map(|(_, reaction)| &reaction.then)
             .filter_map(|then| match then {
                 Then::Raise(name) => Some(name.as_str()),
-                Then::Release(_) | Then::Unplug(_) | Then::Plug(_) => None,
+                _ => None,
             })
             .collect();
         let released: BTreeSet<_> = kept_edges()
             .flat_map(|(_, reaction)| &reaction.then)
             .filter_map(|then| match then {
                 Then::Release(tag) => Some(tag.clone()),
-                Then::Raise(_) | Then::Unplug(_) | Then::Plug(_) => None,
+                _ => None,
             })
             .collect();
         let was_released = |tag: &str| {

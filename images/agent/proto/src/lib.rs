@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol. Either end refuses any other.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Name of the virtio-serial port, `/sys/class/virtio-ports/*/name` in the guest.
 pub const PORT: &str = "knobrig.agent";
 /// Where the initramfs keeps modules, as `NAME.ko`.
@@ -203,6 +203,11 @@ pub enum Step {
         /// Microseconds.
         us: u32,
     },
+    /// Sleep by the clock, whatever happens meanwhile: whoever was to end is a moment late.
+    Nap {
+        /// Microseconds.
+        us: u32,
+    },
 }
 
 /// What a step came to.
@@ -229,6 +234,26 @@ pub enum Repeat {
     UntilOthersEnd,
 }
 
+/// How a thread's claim to its CPU compares with that of others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Priority {
+    /// As anybody's.
+    #[default]
+    Usual,
+    /// By a nice value, -20 (before others) to 19.
+    Nice(i8),
+    /// Before all others as soon as it is awake (`SCHED_FIFO`). For threads that mostly sleep.
+    First,
+}
+
+impl Priority {
+    /// Whether it is [`Priority::Usual`].
+    pub fn is_usual(&self) -> bool {
+        *self == Self::Usual
+    }
+}
+
 /// One guest thread.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
@@ -236,6 +261,9 @@ pub struct Actor {
     pub name: String,
     /// The CPU it is pinned to, modulo the guest's CPUs.
     pub cpu: u32,
+    /// Whom it has to let go first there.
+    #[serde(default, skip_serializing_if = "Priority::is_usual")]
+    pub priority: Priority,
     /// A teardown: the agent notes which ops are inside the driver as each of its steps begins,
     /// and tells ([`FromGuest::Settled`]) when it sleeps in the kernel or ends.
     pub teardown: bool,
@@ -641,6 +669,13 @@ mod tests {
         assert_eq!(to_line(&message).trim_end(), line);
         let line = r#"{"from":"settled","episode":2,"actor":"rmmod","step":0,"wchan":"kernfs_drain","ns":9}"#;
         let message: FromGuest = from_line(line).expect("a line of version 1");
+        assert_eq!(to_line(&message).trim_end(), line);
+    }
+
+    #[test]
+    fn a_line_of_version_3_reads_as_written() {
+        let line = r#"{"to":"episode","id":2,"before":[],"actors":[{"name":"a","cpu":1,"priority":{"nice":-5},"teardown":false,"steps":[{"step":"nap","us":9}],"repeat":"once","missed_pause_us":0},{"name":"b","cpu":1,"priority":"first","teardown":false,"steps":[],"repeat":"until-others-end","missed_pause_us":0}],"after":[],"deadline_ms":5}"#;
+        let message: ToGuest = from_line(line).expect("a line of version 3");
         assert_eq!(to_line(&message).trim_end(), line);
     }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
+use super::tsc;
 use crate::error::Error;
 use crate::target::Device;
 
@@ -199,7 +200,7 @@ pub fn our_device(id: &str, chardev: &str) -> String {
 /// What the kernel is told. A report must not stop the guest before it is out, and an oops
 /// must: the guest is spent.
 fn kernel_command_line(accel: Accel) -> String {
-    let mut words = vec![
+    let mut words: Vec<_> = [
         "console=ttyS0",
         "panic=-1",
         "oops=panic",
@@ -214,13 +215,16 @@ fn kernel_command_line(accel: Accel) -> String {
         "init_on_free=1",
         // Unload waits for RCU several times; expedited, that is microseconds.
         "rcupdate.rcu_expedited=1",
-    ];
+    ]
+    .map(str::to_owned)
+    .into();
     if accel == Accel::Tcg {
         // Emulated clocks make the kernel's own calibration and watchdog slow and wrong.
-        words.extend(["tsc=reliable", "no_timer_check"]);
+        words.extend(["tsc=reliable", "no_timer_check"].map(str::to_owned));
+        words.extend(tsc::khz().map(|khz| format!("tsc_early_khz={khz}")));
         // Loads and unloads are full of waits for the other CPU, and to wake a halted one costs
         // more than they do: a quarter more episodes a second without.
-        words.push("idle=poll");
+        words.push("idle=poll".to_owned());
     }
     words.join(" ")
 }

@@ -34,11 +34,12 @@ impl Builder<'_> {
     pub(super) fn leaks(&mut self) {
         self.plan.episode.deadline_ms = DEADLINE_MS;
         self.bring_up();
-        for knob in self.target.knobs().cloned().collect::<Vec<_>>() {
-            let open = Self::open(&knob, SLOT, false);
+        let knobs: Vec<_> = self.target.knobs().cloned().collect();
+        for (slot, knob) in (SLOT..).zip(&knobs) {
+            let open = Self::open(knob, slot, false);
             self.after(open, Rule::OpSucceeds, Expect::OkOr(vec![]));
-            self.ops_succeed(&knob, SLOT);
-            self.close(SLOT);
+            self.ops_succeed(knob, slot);
+            self.close(slot);
         }
         self.give_up();
         self.unload_at_zero();

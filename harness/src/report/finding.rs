@@ -78,6 +78,7 @@ fn kernel(text: &mut String, report: &Report) {
         let frames = stack.frames.iter().filter(|frame| frame.reliable);
         let ours: Vec<_> = frames
             .filter(|frame| frame.module.is_some() && !frame.function.is_empty())
+            .filter(|frame| !frame.inlined)
             .map(|frame| frame.function.as_str())
             .take(2)
             .collect();

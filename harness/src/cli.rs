@@ -11,6 +11,7 @@ pub mod target;
 
 use crate::judge::finding::kebab;
 use crate::judge::plan::{MIX, Shape};
+use crate::report::picture::links::SourceUrl;
 use kernel::{BuildArgs, KernelArgs};
 
 /// Races between a driver's files and its teardown: placed, replayed, explained.
@@ -108,6 +109,15 @@ pub struct RunArgs {
     /// github, FILE may be `-`; may be repeated.
     #[arg(long = "report", value_name = "FORMAT=FILE")]
     pub reports: Vec<ReportTo>,
+    /// Where index.html leads for a line of the kernel's source: an http or https URL in which
+    /// {version}, {file} and {line} are filled in.
+    #[arg(
+        long,
+        env = "KNOBRIG_SOURCE_URL",
+        default_value_t,
+        hide_default_value = true
+    )]
+    pub source_url: SourceUrl,
     /// Stop at the first finding.
     #[arg(long)]
     pub fail_fast: bool,
@@ -170,6 +180,15 @@ pub struct GalleryArgs {
     /// github, FILE may be `-`; may be repeated.
     #[arg(long = "report", value_name = "FORMAT=FILE")]
     pub reports: Vec<ReportTo>,
+    /// Where index.html leads for a line of the kernel's source: an http or https URL in which
+    /// {version}, {file} and {line} are filled in.
+    #[arg(
+        long,
+        env = "KNOBRIG_SOURCE_URL",
+        default_value_t,
+        hide_default_value = true
+    )]
+    pub source_url: SourceUrl,
 }
 
 /// `lifetimes`
@@ -201,7 +220,7 @@ pub struct LifetimesArgs {
 /// A finding whose episode runs again.
 #[derive(Debug, Args)]
 pub struct CaseArgs {
-    /// A finding.json, its directory, or a run with one finding.
+    /// A finding's directory, its finding.json, a reproducer.json alone, or a run with one finding.
     pub finding: PathBuf,
     /// A target file (.toml) in place of the target that the finding names.
     #[arg(long)]

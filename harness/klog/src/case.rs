@@ -132,14 +132,17 @@ static BASE: LazyLock<SkipSet> = LazyLock::new(|| {
 });
 
 /// The first reliable frame that no set covers.
-pub(crate) fn guilty_in(frames: &[Frame], skip: &[&SkipSet]) -> Option<String> {
+pub(crate) fn guilty_frame<'f>(frames: &'f [Frame], skip: &[&SkipSet]) -> Option<&'f Frame> {
     frames
         .iter()
         .filter(|f| f.reliable && !f.function.is_empty())
-        .map(|f| f.function.as_str())
-        .take_while(|f| !BASE.has(f))
-        .find(|f| !skip.iter().any(|s| s.has(f)))
-        .map(str::to_owned)
+        .take_while(|f| !BASE.has(&f.function))
+        .find(|f| !skip.iter().any(|s| s.has(&f.function)))
+}
+
+/// Its function.
+pub(crate) fn guilty_in(frames: &[Frame], skip: &[&SkipSet]) -> Option<String> {
+    guilty_frame(frames, skip).map(|frame| frame.function.clone())
 }
 
 /// The function in `func+0x1/0x2 …`, readable.

@@ -16,21 +16,23 @@ pub(crate) struct Facts {
     pub(crate) kernel: Option<String>,
     pub(crate) taint: Option<Taint>,
     pub(crate) modules: Vec<String>,
+    /// Those of them whose init has not returned (`mydrv(O+)`).
+    pub(crate) coming_up: Vec<String>,
     pub(crate) last_unloaded: Option<String>,
 }
 
 /// dump_stack_print_info() in lib/dump_stack.c.
 static CPU: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"CPU: (\d+) (?:UID: \d+ )?PID: (-?\d+) Comm: (.*?) (Not tainted|Tainted: ([A-Z ]+?)(?: +)?)(?:, \S+)?(?: +([0-9]\S*|\S+-\S+))?(?: #|$| \()")
+    Regex::new(r"^CPU: (\d+) (?:UID: \d+ )?PID: (-?\d+) Comm: (.*?) (Not tainted|Tainted: ([A-Z ]+?)(?: +)?)(?:, \S+)?(?: +([0-9]\S*|\S+-\S+))?(?: #|$| \()")
         .expect("a valid pattern")
 });
 static HUNG: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"^INFO: task (.+):(\d+) blocked").expect("a valid pattern"));
 /// `by task comm/123`, of KASAN's access line.
 static BY_TASK: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"by (?:task|thread) (.+)/(\d+)").expect("a valid pattern"));
+    LazyLock::new(|| Regex::new(r"^by (?:task|thread) (.+)/(\d+)").expect("a valid pattern"));
 
-/// What the expensive patterns hold, found first.
+/// How the expensive patterns begin, found first.
 static WORDS: LazyLock<[Finder<'_>; 3]> =
     LazyLock::new(|| ["CPU: ", "by task ", "by thread "].map(Finder::new));
 
@@ -47,10 +49,9 @@ pub(crate) fn collect(case: &Case<'_>) -> Facts {
             in_modules = modules(&mut facts, rest);
             continue;
         }
-        let has = |word: &Finder<'_>| word.find(text.as_bytes()).is_some();
+        let from = |word: &Finder<'_>| word.find(text.as_bytes()).map(|at| &text[at..]);
         if facts.cpu.is_none()
-            && has(&WORDS[0])
-            && let Some(c) = CPU.captures(text)
+            && let Some(c) = from(&WORDS[0]).and_then(|text| CPU.captures(text))
         {
             facts.cpu = c[1].parse().ok();
             facts.task.get_or_insert_with(|| Task {
@@ -64,10 +65,9 @@ pub(crate) fn collect(case: &Case<'_>) -> Facts {
         }
         let named = if text.starts_with("INFO: task ") {
             HUNG.captures(text)
-        } else if has(&WORDS[1]) || has(&WORDS[2]) {
-            BY_TASK.captures(text)
         } else {
-            None
+            let task = from(&WORDS[1]).or_else(|| from(&WORDS[2]));
+            task.and_then(|text| BY_TASK.captures(text))
         };
         if let Some(c) = named {
             facts.task = Some(Task {
@@ -95,6 +95,9 @@ fn modules(facts: &mut Facts, list: &str) -> bool {
         }
         if !facts.modules.iter().any(|m| m == bare) {
             facts.modules.push(bare.to_owned());
+            if module[bare.len()..].contains('+') {
+                facts.coming_up.push(bare.to_owned());
+            }
         }
     }
     if let Some(name) = unloaded {

@@ -28,6 +28,9 @@ pub(crate) fn parse(text: &str) -> Option<FrameLine> {
     if line.len() < 3 || line.len() > 2048 {
         return None;
     }
+    if let Some(frame) = usual(line) {
+        return Some(FrameLine::Frame(frame));
+    }
     if let Some((callee, caller)) = from(line)
         && let Some(callee) = arm_half(callee)
         && let Some(caller) = arm_half(caller)
@@ -40,6 +43,33 @@ pub(crate) fn parse(text: &str) -> Option<FrameLine> {
         return Some(FrameLine::Frame(frame));
     }
     plain(line).map(FrameLine::Frame)
+}
+
+/// The commonest line, `? function+0x1/0x2 [module]`: nearly all of every stack, so it is not asked
+/// what else it could be.
+fn usual(line: &str) -> Option<Frame> {
+    let (at, reliable) = match line.strip_prefix("? ") {
+        Some(rest) => (rest, false),
+        None => (line, true),
+    };
+    let end = (at.bytes()).position(|b| !SYMBOL[usize::from(b)] || b == b':' || b == b'<')?;
+    let (symbol, rest) = at.split_at(end);
+    let first = symbol.bytes().next()?;
+    let named_so = first.is_ascii_alphabetic() || matches!(first, b'_' | b'.' | b'$');
+    let tails = match memchr::memchr(b' ', rest.as_bytes()) {
+        None => true,
+        Some(blank) => {
+            let module = rest[blank + 1..].starts_with('[') && rest.ends_with(']');
+            module && !rest.ends_with("[inline]")
+        }
+    };
+    if !named_so || !rest.starts_with("+0x") || !tails {
+        return None;
+    }
+    let mut frame = named(symbol);
+    frame.reliable = reliable;
+    tail(&mut frame, rest);
+    frame.size.is_some().then_some(frame)
 }
 
 /// `RIP: 0010:…`, `IP: …`, `pc : …`, `PC is at …`, `NIP […] …`, `epc : …`, `Krnl PSW`'s symbol.

@@ -69,8 +69,15 @@ pub(crate) fn report(
     {
         victim.task.clone_from(&facts.task);
     }
-    let parts = (victim.as_ref(), killer.as_ref());
-    let key = key::of(&case, &verdict, gone.module.as_deref(), parts);
+    let key = key::Known {
+        case: &case,
+        verdict: &verdict,
+        facts: &facts,
+        gone: &gone,
+        victim: victim.as_ref(),
+        killer: killer.as_ref(),
+    }
+    .key();
     let corrupted = verdict
         .corrupted
         .or_else(|| cut.then(|| "longer than a report may be".to_owned()));

@@ -1,10 +1,15 @@
 //! The dedup key: what stays the same when the same bug shows again under another seed, build,
 //! address or CPU, and differs when the bug does.
 
-use crate::case::{Case, guilty_in};
+use std::sync::LazyLock;
+
+use crate::case::{Case, guilty_frame, guilty_in};
 use crate::class::Verdict;
-use crate::report::{Class, Part, Role};
-use crate::skip::COMMON;
+use crate::facts::Facts;
+use crate::parts;
+use crate::report::{Class, Frame, Part, Role, Stack};
+use crate::skip::{COMMON, SkipSet};
+use crate::unloaded;
 
 /// Generic words for a kind of damage; whoever has one is known by it, so that a read and a write,
 /// or KASAN and a page fault, in one function are one bug.
@@ -16,71 +21,145 @@ const GENERIC: &[&str] = &[
     "stack-overflow in ",
 ];
 
-pub(crate) fn of(
-    case: &Case<'_>,
-    verdict: &Verdict,
-    unloaded: Option<&str>,
-    parts: (Option<&Part>, Option<&Part>),
-) -> String {
-    if let Some(key) = lifetime(case, verdict, parts) {
-        return key;
-    }
-    let generic = GENERIC.iter().find_map(|word| {
-        let name = verdict.guilty.as_deref()?;
-        let generic = format!("{word}{name}");
-        verdict.alt_titles.contains(&generic).then_some(generic)
-    });
-    let mut key = generic.unwrap_or_else(|| verdict.title.clone());
-    if let Some(module) = unloaded {
-        key.push_str("; module gone: ");
-        key.push_str(module);
-    }
-    key
+/// Addresses below this are a pointer that is NULL, or a field behind one (Linux's `PAGE_SIZE`).
+const NULL_PAGE: u64 = 4096;
+
+/// What a key is made of.
+pub(crate) struct Known<'a> {
+    pub(crate) case: &'a Case<'a>,
+    pub(crate) verdict: &'a Verdict,
+    pub(crate) facts: &'a Facts,
+    pub(crate) gone: &'a unloaded::Verdict,
+    pub(crate) victim: Option<&'a Part>,
+    pub(crate) killer: Option<&'a Part>,
 }
 
-/// A driver's object that was touched after it had been freed: the bug is that this object goes at
-/// that place while somebody of that kind still has it. In which function of the driver he met it,
-/// by a read or by a write, is chance.
-fn lifetime(
-    case: &Case<'_>,
-    verdict: &Verdict,
-    (victim, killer): (Option<&Part>, Option<&Part>),
-) -> Option<String> {
-    if !matches!(verdict.class, Class::Kasan | Class::Kfence) || !in_module(case) {
-        return None;
+impl Known<'_> {
+    pub(crate) fn key(&self) -> String {
+        let known = self.freed().or_else(|| self.unloaded());
+        known
+            .or_else(|| self.null())
+            .unwrap_or_else(|| self.titled())
     }
-    let freed = case.stacks.iter().find(|stack| stack.role == Role::Free)?;
-    let place = guilty_in(&freed.frames, &[&COMMON])?;
-    // The sizes of kmalloc's caches follow the build's options, and some are chosen by chance.
-    let cache = (verdict.object.as_ref())
-        .and_then(|it| it.cache.as_deref())
-        .filter(|cache| !cache.starts_with("kmalloc-"));
-    let mut key = format!("use-after-free of {}", cache.unwrap_or("an object"));
-    let made = case.stacks.iter().find(|stack| stack.role == Role::Alloc);
-    if let Some(place) = made.and_then(|stack| guilty_in(&stack.frames, &[&COMMON])) {
-        key.push_str(", made in ");
-        key.push_str(&place);
-    }
-    key.push_str(", freed in ");
-    key.push_str(&place);
-    for (word, part) in [(" by ", killer), (", touched by ", victim)] {
-        if let Some(part) = part {
-            key.push_str(word);
-            key.push_str(kind(part));
+
+    /// A driver's object that was touched after it had been freed: the bug is that this object goes
+    /// at that place while somebody of that kind still has it. In which function of the driver he
+    /// met it, by a read or by a write, is chance. Where the object was made is not part of it: not
+    /// every build of a kernel keeps that.
+    fn freed(&self) -> Option<String> {
+        let (case, verdict) = (self.case, self.verdict);
+        if !matches!(verdict.class, Class::Kasan | Class::Kfence) || !in_module(case) {
+            return None;
         }
+        let place = parts::freeing(case).and_then(freed_in)?;
+        // The sizes of kmalloc's caches follow the build's options, and some are chosen by chance.
+        let cache = (verdict.object.as_ref())
+            .and_then(|it| it.cache.as_deref())
+            .filter(|cache| !cache.starts_with("kmalloc-"));
+        let mut key = format!(
+            "use-after-free of {}, freed in {place}",
+            cache.unwrap_or("an object")
+        );
+        for (word, part) in [(" by ", self.killer), (", touched by ", self.victim)] {
+            if let Some(part) = part {
+                key.push_str(word);
+                key.push_str(parts::kind(part));
+            }
+        }
+        Some(key)
     }
-    Some(key)
+
+    /// Code of a module that is gone: which function, and whether it was called then or had not
+    /// been left. How that shows (int3, a page fault) depends on what lies there now.
+    fn unloaded(&self) -> Option<String> {
+        let module = self.gone.module.as_deref()?;
+        let code = self
+            .gone
+            .place
+            .as_ref()
+            .filter(|place| place.section.contains("text"));
+        let place = code.and_then(|place| place.symbol.as_deref());
+        let (function, offset) = place?.rsplit_once("+0x")?;
+        // An int3 has been passed when it traps.
+        let called = matches!(offset, "0" | "1");
+        let how = if called { "a call of" } else { "a thread in" };
+        Some(format!("{module} is gone: {how} {function}"))
+    }
+
+    /// An op of a driver that finds no object where it expects one: which pointer that was, the
+    /// field behind it tells, and not the function.
+    fn null(&self) -> Option<String> {
+        let faults = matches!(
+            self.verdict.class,
+            Class::NullDeref | Class::PageFault | Class::GeneralProtection
+        );
+        let field = (self.verdict.access.as_ref()?.address).filter(|at| *at < NULL_PAGE)?;
+        let victim = self.victim.filter(|_| faults && !self.case.is_mixed())?;
+        let frames = self.case.fault_frames();
+        let guilty = guilty_frame(frames, &[&COMMON])?;
+        let module = guilty.module.as_deref()?;
+        let mut key = format!(
+            "NULL pointer, +{field:#x}, in {module}, touched by {}",
+            parts::kind(victim)
+        );
+        if self.facts.coming_up.iter().any(|it| it == module) {
+            key.push_str(" while the module comes up");
+        }
+        Some(key)
+    }
+
+    fn titled(&self) -> String {
+        let verdict = self.verdict;
+        let generic = GENERIC.iter().find_map(|word| {
+            let name = verdict.guilty.as_deref()?;
+            let generic = format!("{word}{name}");
+            verdict.alt_titles.contains(&generic).then_some(generic)
+        });
+        let mut key = generic.unwrap_or_else(|| verdict.title.clone());
+        if let Some(module) = &self.gone.module {
+            key.push_str("; module gone: ");
+            key.push_str(module);
+        }
+        key
+    }
 }
 
-/// What kind of part it was. Which teardown, or which operation, is chance too; what runs by itself
-/// is not, since a driver has few of each.
-fn kind(part: &Part) -> &str {
-    match (part.teardown, part.deferred) {
-        (true, _) => "a teardown",
-        (false, true) => &part.doing,
-        (false, false) => "an op",
-    }
+/// Where an object was freed. Of one that goes by its count, that is where the last reference was
+/// given back: what its release does is the same for everyone. Of the callers of the allocator the
+/// first in a module, else the first that means something.
+fn freed_in(stack: &Stack) -> Option<String> {
+    let by_count = stack
+        .frames
+        .iter()
+        .rposition(|it| RELEASE.has(&it.function));
+    first_in(&stack.frames[by_count.map_or(0, |at| at + 1)..])
 }
+
+/// The first function in a module that means something, else the first of any.
+pub(crate) fn first_in(frames: &[Frame]) -> Option<String> {
+    let own: Vec<Frame> = (frames.iter())
+        .filter(|frame| frame.module.is_some())
+        .cloned()
+        .collect();
+    guilty_in(&own, &[&COMMON]).or_else(|| guilty_in(frames, &[&COMMON]))
+}
+
+/// Give back a reference, and release what had none left (lib/kobject.c, drivers/base/core.c,
+/// fs/char_dev.c).
+static RELEASE: LazyLock<SkipSet> = LazyLock::new(|| {
+    SkipSet::new(&[&[
+        "kref_put*",
+        "kobject_put",
+        "kobject_release",
+        "kobject_cleanup",
+        "__kobject_release",
+        "put_device",
+        "device_release",
+        "cdev_put",
+        "cdev_default_release",
+        "cdev_dynamic_release",
+    ]])
+});
 
 /// A module has a part in it.
 fn in_module(case: &Case<'_>) -> bool {

@@ -71,6 +71,19 @@ pub fn readable(text: &str) -> String {
     out
 }
 
+/// The function that a thread waits in, by its stack as `/proc/PID/stack` prints it: the first in a
+/// module, else the first that says more than that it waits.
+pub fn waits_in(stack: &str) -> Option<String> {
+    let lines = stack.lines().map(|line| line.trim_start_matches("[<0>]"));
+    let frames: Vec<Frame> = lines
+        .filter_map(|line| match frame::parse(line)? {
+            frame::FrameLine::Frame(frame) => Some(frame),
+            frame::FrameLine::From(both) => Some(both.0),
+        })
+        .collect();
+    key::first_in(&frames)
+}
+
 /// All reports of a whole console text, in the order they begin.
 pub fn parse(log: &[u8]) -> Vec<Report> {
     let mut reader = Reader::new();
@@ -80,6 +93,21 @@ pub fn parse(log: &[u8]) -> Vec<Report> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_waiting_thread_s_function_is_the_driver_s() {
+        let stack = "rmmod did not return within 20000 ms (state D):\n\
+            [<0>] kernfs_drain+0x1fb/0x330\n\
+            [<0>] __kernfs_remove+0x390/0x620\n\
+            [<0>] mydrv_remove+0x42/0x60 [mydrv]\n\
+            [<0>] __x64_sys_delete_module+0x254/0x320\n";
+        assert_eq!(super::waits_in(stack).as_deref(), Some("mydrv_remove"));
+        let kernel = stack
+            .replace(" [mydrv]", "")
+            .replace("mydrv_remove", "driver_detach");
+        assert_eq!(super::waits_in(&kernel).as_deref(), Some("kernfs_drain"));
+        assert_eq!(super::waits_in("no stack"), None);
+    }
+
     #[test]
     fn rust_symbols_in_a_text_become_readable() {
         let text =

@@ -32,9 +32,16 @@ pub(crate) struct Line {
 }
 
 /// Cuts one raw line (without its newline) into messages and hands each to `sink`. There is more
-/// than one where two CPUs, or the kernel and a program, wrote into the same line.
-pub(crate) fn messages(raw: &[u8], start: usize, end: usize, mut sink: impl FnMut(Line)) {
-    let text = clean(raw);
+/// than one where two CPUs, or the kernel and a program, wrote into the same line. `plain`: no
+/// control byte is in it.
+pub(crate) fn messages(
+    raw: &[u8],
+    start: usize,
+    end: usize,
+    plain: bool,
+    mut sink: impl FnMut(Line),
+) {
+    let text = clean(raw, plain);
     if is_from_user_space(&text) {
         return;
     }
@@ -78,14 +85,14 @@ pub(crate) fn messages(raw: &[u8], start: usize, end: usize, mut sink: impl FnMu
 }
 
 /// UTF-8 text of a raw line: carriage returns, NULs and ANSI sequences gone.
-fn clean(raw: &[u8]) -> Cow<'_, str> {
+fn clean(raw: &[u8], plain: bool) -> Cow<'_, str> {
     let raw = raw.strip_suffix(b"\r").unwrap_or(raw);
     // Without an early exit within a block, so that a block is a few vector instructions.
     let odd = |block: &[u8]| {
-        let odd = |&b: &u8| (b < 0x20 && b != b'\t') || b >= 0x7f;
+        let odd = |&b: &u8| (b < 0x20 && b != b'\t') || b == 0x7f;
         block.iter().fold(false, |any, b| any | odd(b))
     };
-    if !raw.chunks(64).any(odd)
+    if (plain || !raw.chunks(64).any(odd))
         && let Ok(text) = std::str::from_utf8(raw)
     {
         return Cow::Borrowed(text);
@@ -281,7 +288,7 @@ mod tests {
 
     fn split(raw: &str) -> Vec<(Option<u64>, Option<Caller>, String)> {
         let mut out = Vec::new();
-        messages(raw.as_bytes(), 0, raw.len(), |l| {
+        messages(raw.as_bytes(), 0, raw.len(), false, |l| {
             out.push((l.time_us, l.caller, l.text))
         });
         out
@@ -330,7 +337,7 @@ mod tests {
     fn messages_of_a_line_that_had_junk_in_it_end_with_the_line() {
         let mut ranges = Vec::new();
         let raw = b"[    1.000000] a\xff[    2.000000] b\x00";
-        messages(raw, 100, 100 + raw.len() + 1, |l| {
+        messages(raw, 100, 100 + raw.len() + 1, false, |l| {
             ranges.push(l.start..l.end)
         });
         let end = 100 + raw.len() + 1;

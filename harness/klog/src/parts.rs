@@ -28,6 +28,8 @@ enum Kind {
     Thread,
 }
 
+const HANDLER: &str = "an interrupt handler";
+
 /// The functions that stand for it, and its words.
 const ENTRIES: &[(Kind, &str, &[&str])] = &[
     (
@@ -226,7 +228,12 @@ const ENTRIES: &[(Kind, &str, &[&str])] = &[
     (
         Kind::Deferred,
         "a work item",
-        &["process_one_work", "process_scheduled_works"],
+        &[
+            "process_one_work",
+            "process_scheduled_works",
+            "assign_work",
+            "worker_thread",
+        ],
     ),
     (
         Kind::Deferred,
@@ -236,7 +243,7 @@ const ENTRIES: &[(Kind, &str, &[&str])] = &[
     (Kind::Deferred, "a tasklet", &["tasklet_action*"]),
     (
         Kind::Deferred,
-        "an interrupt handler",
+        HANDLER,
         &[
             "__handle_irq_event_percpu",
             "handle_irq_event*",
@@ -361,12 +368,36 @@ static INTERRUPTED: LazyLock<SkipSet> = LazyLock::new(|| {
     ]])
 });
 
+/// What calls the handlers of a shared line as one of them comes or goes (`CONFIG_DEBUG_SHIRQ`), as
+/// an interrupt of another device might at that moment: whatever the thread itself is at, the
+/// handler's part is an interrupt's.
+const SHARED_LINE: &[&str] = &["free_irq", "__free_irq", "request_threaded_irq"];
+
+/// The handler's part, where a stack is one of those calls.
+fn shared_line(frames: &[&Frame]) -> Option<Part> {
+    let at = (frames.iter()).position(|it| SHARED_LINE.contains(&it.function.as_str()))?;
+    let handler = frames[..at].last().filter(|it| it.module.is_some())?;
+    Some(Part {
+        doing: HANDLER.to_owned(),
+        entry: frames[at].function.clone(),
+        teardown: false,
+        deferred: true,
+        function: Some(handler.function.clone()),
+        task: None,
+    })
+}
+
 /// The part that this stack's thread had.
 fn part(stack: &Stack) -> Option<Part> {
     let frames: Vec<&Frame> = (stack.frames.iter())
         .filter(|frame| frame.reliable && !frame.function.is_empty())
         .take_while(|frame| !INTERRUPTED.has(&frame.function))
         .collect();
+    if stack.role == Role::Fault
+        && let Some(handler) = shared_line(&frames)
+    {
+        return Some(handler);
+    }
     let mut found: Option<(usize, &Frame)> = None;
     let mut teardown = false;
     for frame in &frames {
@@ -389,6 +420,30 @@ fn part(stack: &Stack) -> Option<Part> {
         function: first.map(|frame| frame.function.clone()),
         task: stack.task.clone(),
     })
+}
+
+/// What kind of part it was. Which teardown, or which operation, is chance; what runs by itself is
+/// not, since a driver has few of each.
+pub(crate) fn kind(part: &Part) -> &str {
+    if part.teardown {
+        return "a teardown";
+    }
+    match entry(&part.entry).map(|number| ENTRIES[number].0) {
+        _ if part.deferred => &part.doing,
+        Some(Kind::Thread) => &part.doing,
+        Some(Kind::SetUp) => "a set-up",
+        _ => "an op",
+    }
+}
+
+/// The stack that tells who freed: where that was put off (RCU, a work item), who asked for it.
+pub(crate) fn freeing<'a>(case: &'a Case<'_>) -> Option<&'a Stack> {
+    let with = |role: Role| case.stacks.iter().find(|stack| stack.role == role);
+    let freed = with(Role::Free)?;
+    let deferred = |stack| part(stack).map(|part| part.deferred);
+    let asked = with(Role::AuxWork)
+        .filter(|asked| deferred(asked) == Some(false) && deferred(freed) == Some(true));
+    asked.or(Some(freed))
 }
 
 /// Who touched, and who had taken away what was touched.

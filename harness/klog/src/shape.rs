@@ -350,7 +350,8 @@ fn is_known(text: &str) -> bool {
         .is_some_and(|bucket| bucket.iter().any(|k| text.starts_with(k)))
 }
 
-fn is_fence(text: &str) -> bool {
+/// A line of `=`.
+pub(crate) fn is_fence(text: &str) -> bool {
     text.len() >= 20 && text.starts_with("==") && text.bytes().all(|b| b == b'=')
 }
 

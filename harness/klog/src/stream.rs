@@ -25,6 +25,8 @@ const MAX_STRANGE: usize = 24;
 const MAX_FOREIGN_AFTER_END: usize = 8;
 /// Lines of other callers inside a report that goes on.
 const MAX_FOREIGN: usize = 1000;
+/// Lines for which there is room in the next report.
+const MAX_SPARE: usize = 256;
 /// Guest time without a line, after which a report is over, microseconds.
 const MAX_PAUSE_US: u64 = 10_000_000;
 
@@ -40,6 +42,8 @@ pub struct Stream {
     boot: Boot,
     history: History,
     symbols: Option<Arc<dyn Symbols>>,
+    /// The lines of a report that has been told, empty, for the next.
+    spare: Vec<Seen>,
 }
 
 /// What is known of the guest's life, to tell a reboot from the first boot.
@@ -106,14 +110,16 @@ impl Stream {
             let window = &rest[..room.min(rest.len())];
             match memchr::memchr(b'\n', window) {
                 Some(at) => {
+                    let plain = self.partial.is_empty() && ahead.limit(rest) >= at;
                     let (line, after) = rest.split_at(at + 1);
                     rest = after;
-                    self.end_line(&line[..at], 1);
+                    self.end_line(&line[..at], 1, plain);
                 }
                 None if window.len() == room => {
+                    let plain = self.partial.is_empty() && ahead.limit(rest) >= room;
                     let (line, after) = rest.split_at(room);
                     rest = after;
-                    self.end_line(line, 0);
+                    self.end_line(line, 0, plain);
                 }
                 None => {
                     self.partial.extend_from_slice(window);
@@ -128,11 +134,12 @@ impl Stream {
     /// More may be pushed afterwards; the offsets go on.
     pub fn finish(&mut self) -> Vec<Report> {
         if !self.partial.is_empty() {
-            self.end_line(&[], 0);
+            self.end_line(&[], 0, false);
         }
         let known = known(&self.history, &self.symbols);
         for open in std::mem::take(&mut self.open) {
-            self.done.extend(open.into_report(false, &known));
+            self.done
+                .extend(open.into_report(false, &known, &mut self.spare));
         }
         self.done.drain(..).collect()
     }
@@ -144,6 +151,21 @@ impl Stream {
             .iter()
             .find(|o| o.headline.is_some())
             .map(|o| o.lines[o.head].text())
+    }
+
+    /// A report has begun and lacks what each of its kind has: a stack, the line that closes it. More
+    /// of it is to come, however long the console is silent, unless the guest died over it.
+    pub fn is_amid_report(&self) -> bool {
+        (self.open.iter())
+            .filter(|open| open.headline.is_some())
+            .any(|open| match open.body() {
+                Body::Fenced => !open.ended,
+                Body::Plain | Body::Wide | Body::Preamble => {
+                    let traps = open.headline.is_some_and(|headline| headline.is_trap);
+                    !open.has_stack || traps && !open.ended
+                }
+                Body::Line => false,
+            })
     }
 
     /// The loads and unloads of modules since boot, as far as the console told them. Who knows more
@@ -183,31 +205,34 @@ impl Stream {
         &bytes[from..]
     }
 
-    /// A line is whole: `tail` completes it, `newline` bytes follow.
-    fn end_line(&mut self, tail: &[u8], newline: usize) {
+    /// A line is whole: `tail` completes it, `newline` bytes follow. `plain`: the sieve finds nothing
+    /// in it, and neither is there a control byte.
+    fn end_line(&mut self, tail: &[u8], newline: usize, plain: bool) {
         let start = self.offset;
         let partial = std::mem::take(&mut self.partial);
         let end = start + partial.len() + tail.len() + newline;
         self.offset = end;
         if partial.is_empty() {
-            line::messages(tail, start, end, |l| self.message(l));
+            line::messages(tail, start, end, plain, |l| self.message(l, plain));
         } else {
             let mut whole = partial;
             whole.extend_from_slice(tail);
-            line::messages(&whole, start, end, |l| self.message(l));
+            line::messages(&whole, start, end, false, |l| self.message(l, false));
             whole.clear();
             self.partial = whole;
         }
     }
 
-    fn message(&mut self, line: Line) {
+    fn message(&mut self, line: Line, plain: bool) {
         // No headline, no fence and no `cut here` gets through the sieve.
-        let opens = SIEVE.is_match(&line.text);
+        let opens = !plain && SIEVE.is_match(&line.text);
         let headline = opens
             .then(|| class::headline(&line.text))
             .flatten()
             .filter(|_| !self.boot.expects(&line.text));
-        self.boot.see(&line.text);
+        if opens || !self.boot.begun {
+            self.boot.see(&line.text);
+        }
         if opens && self.history.see(&line.text, line.time_us) {
             return;
         }
@@ -230,7 +255,8 @@ impl Stream {
             };
             if next == Next::Ends {
                 let ended = self.open.remove(at);
-                self.done.extend(ended.into_report(false, &known));
+                self.done
+                    .extend(ended.into_report(false, &known, &mut self.spare));
             } else {
                 at += 1;
             }
@@ -240,15 +266,17 @@ impl Stream {
         };
         match (headline, line.shape) {
             (Some(headline), _) if headline.body == Body::Line => {
+                let open = Open::new(line, Some(headline), &mut self.spare);
                 self.done
-                    .extend(Open::new(line, Some(headline)).into_report(false, &known));
+                    .extend(open.into_report(false, &known, &mut self.spare));
             }
             (Some(_), _) | (None, Shape::CutHere | Shape::Fence) => {
                 if self.open.len() == MAX_OPEN {
                     let oldest = self.open.remove(0);
-                    self.done.extend(oldest.into_report(true, &known));
+                    self.done
+                        .extend(oldest.into_report(true, &known, &mut self.spare));
                 }
-                self.open.push(Open::new(line, headline));
+                self.open.push(Open::new(line, headline, &mut self.spare));
             }
             _ => {}
         }
@@ -343,9 +371,10 @@ impl Boot {
 }
 
 impl Open {
-    fn new(seen: Seen, headline: Option<&'static Headline>) -> Self {
+    fn new(seen: Seen, headline: Option<&'static Headline>, spare: &mut Vec<Seen>) -> Self {
+        let mut lines = std::mem::take(spare);
         // As many as most reports have: a line is not small, and is not to be moved about.
-        let mut lines = Vec::with_capacity(64);
+        lines.reserve(64);
         let fenced = seen.shape == Shape::Fence;
         Open {
             headline,
@@ -525,11 +554,55 @@ impl Open {
     }
 
     /// The report; none where a prelude never got its headline.
-    fn into_report(mut self, crowded: bool, known: &Known<'_>) -> Option<Report> {
+    fn into_report(
+        mut self,
+        crowded: bool,
+        known: &Known<'_>,
+        spare: &mut Vec<Seen>,
+    ) -> Option<Report> {
+        let report = self.report(crowded, known);
+        self.lines.clear();
+        // A long report's is not kept: memory stays bounded by what goes on.
+        if self.lines.capacity() <= MAX_SPARE {
+            *spare = self.lines;
+        }
+        report
+    }
+
+    fn report(&mut self, crowded: bool, known: &Known<'_>) -> Option<Report> {
         let headline = self.headline?;
         let cut = crowded || self.lines.len() >= MAX_LINES || self.bytes >= MAX_BYTES;
         self.lines.truncate(self.sure.max(self.head + 1));
         let head = self.head;
         Some(judge::report(&mut self.lines, head, headline, cut, known))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Stream;
+
+    #[test]
+    fn a_report_that_is_still_being_printed_is_known() {
+        let mut stream = Stream::new();
+        let mut amid = Vec::new();
+        for line in [
+            "[    1.000000][   T41] random: crng init done\n",
+            "[    9.000000][   T41] ==================================================================\n",
+            "[    9.000001][   T41] BUG: KASAN: slab-use-after-free in dk0_show+0x1/0x2 [mydrv]\n",
+            "[    9.000002][   T41] Call Trace:\n",
+            "[    9.000003][   T41]  dk0_show+0x1/0x2 [mydrv]\n",
+            "[    9.000004][   T41] ==================================================================\n",
+            "[    9.000005][   T41] BUG: kernel NULL pointer dereference, address: 0000000000000008\n",
+            "[    9.000006][   T41] RIP: 0010:dk0_show+0x12/0x40 [mydrv]\n",
+            "[    9.000007][   T41] ---[ end trace 0000000000000000 ]---\n",
+        ] {
+            stream.push(line.as_bytes());
+            amid.push(stream.is_amid_report());
+        }
+        assert_eq!(
+            amid,
+            [false, false, true, true, true, false, true, true, false]
+        );
     }
 }

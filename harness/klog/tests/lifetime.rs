@@ -279,6 +279,16 @@ fn an_address_is_a_function_of_a_generation() {
     );
 }
 
+/// Whether exit forgot about a reference, or didn't wait for a release that was under way.
+#[test]
+fn a_call_of_what_is_gone_is_another_bug_than_a_thread_that_had_not_left_it() {
+    let call = with_file(&format!("{LOADS}{GONE_CODE}"));
+    assert_eq!(call.key, "mydrv is gone: a call of dk0_release");
+    let inside = GONE_CODE.replace("ffffffffc0201340", "ffffffffc0201370");
+    let inside = with_file(&format!("{LOADS}{inside}"));
+    assert_eq!(inside.key, "mydrv is gone: a thread in dk0_release");
+}
+
 /// The kernel prints a stack that it kept with the names of what is loaded when it prints.
 #[test]
 fn the_key_is_the_same_whether_the_module_had_gone_by_then_or_not() {

@@ -27,6 +27,13 @@ const WANTED: &[Wanted] = &[
         Some("kmalloc-1k"),
     ),
     (
+        "free-before-remove",
+        "KASAN: slab-use-after-free Read in mydrv::knobs::value",
+        Class::Kasan,
+        false,
+        Some("kmalloc-64"),
+    ),
+    (
         "irq-after-free",
         "KASAN: slab-use-after-free Read in mydrv::sys::irq::trampoline::<mydrv::port::Port>",
         Class::Kasan,
@@ -199,7 +206,8 @@ const PARTS: &[(&str, &str, &str)] = &[
     ),
     ("drvdata-null", "write of a sysfs attribute", "-"),
     ("extra-put", "rmmod", "rmmod"),
-    ("irq-after-free", "rmmod", "rmmod"),
+    ("free-before-remove", "read of a sysfs attribute", "rmmod"),
+    ("irq-after-free", "an interrupt handler", "rmmod"),
     ("irq-left", "read of a /proc file", "-"),
     ("name-freed", "rmmod", "rmmod"),
     ("poll-left", "poll", "unbind"),

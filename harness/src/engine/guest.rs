@@ -41,6 +41,9 @@ const BOOT: Duration = Duration::from_secs(90);
 pub const SILENCE: Duration = Duration::from_secs(30);
 /// A report that has begun is complete when nothing more comes for so long.
 const REPORT_QUIET: Duration = Duration::from_millis(500);
+/// One that lacks its stack or its last line is cut short when nothing more comes for so long: the
+/// host may have left the guest standing.
+const REPORT_CUT: Duration = Duration::from_secs(10);
 /// The agent's answer to a few steps.
 const DO: Duration = Duration::from_secs(60);
 /// QEMU tries once a second at the latest.
@@ -665,7 +668,9 @@ async fn hear_console(
     loop {
         // A report that has begun is complete when the console falls quiet.
         let read = if words.get().pending().is_some() {
-            match timeout(REPORT_QUIET, console.read(&mut buffer)).await {
+            let amid = words.get().is_amid_report();
+            let quiet = if amid { REPORT_CUT } else { REPORT_QUIET };
+            match timeout(quiet, console.read(&mut buffer)).await {
                 Ok(read) => read,
                 Err(_) => {
                     let begun = pending_since.take().unwrap_or_else(Instant::now);

@@ -9,9 +9,12 @@ use serde::{Deserialize, Serialize};
 use super::oracle::Violation;
 use super::plan::{Plan, Rule};
 use super::record::Record;
+use super::reproducer;
 
-/// Version of finding.json.
-pub const VERSION: u32 = 1;
+/// Version of finding.json. Version 1 had the episode in itself.
+pub const VERSION: u32 = 2;
+/// Other titles that a finding keeps.
+const MOST_TITLES: usize = 16;
 
 /// What decided that an episode went wrong, with its evidence.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -93,10 +96,7 @@ impl Evidence {
     pub fn key(&self) -> String {
         match self {
             Self::Kernel { report } => kernel_key(report),
-            Self::Rule { violation } => match &violation.rule {
-                Some(rule) => format!("rule {} {}", kebab(rule), violation.step),
-                None => format!("liveness {}", violation.step),
-            },
+            Self::Rule { violation } => violation_key(violation),
             Self::Witness { what, .. } => format!("witness {}", kebab(what)),
             Self::Guest { .. } => "guest silent".into(),
         }
@@ -136,6 +136,20 @@ pub fn evidence(
 
 fn kernel_key(report: &Report) -> String {
     format!("kernel {}", report.key)
+}
+
+fn violation_key(violation: &Violation) -> String {
+    let step = &violation.step;
+    match &violation.rule {
+        // Which of the paths that go with the device is looked at first, is chance.
+        Some(rule @ Rule::KnobsFirst) => format!("rule {}", kebab(rule)),
+        Some(rule) => format!("rule {} {step}", kebab(rule)),
+        // What is waited for tells one endless teardown from another.
+        None => match knobrig_klog::waits_in(&violation.detail) {
+            Some(function) => format!("liveness {step} in {function}"),
+            None => format!("liveness {step}"),
+        },
+    }
 }
 
 fn suspicion(what: Suspicion) -> &'static str {
@@ -217,6 +231,10 @@ pub struct Finding {
     pub number: usize,
     /// One line.
     pub title: String,
+    /// Other titles under which the same was met: which file of the driver showed it, by a read or
+    /// a write, is chance.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alt_titles: Vec<String>,
     /// What equal failures share.
     pub key: String,
     /// Times met in this run.
@@ -232,7 +250,12 @@ pub struct Finding {
     /// What the others had to say, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<String>,
-    /// The episode that it came of, whole: actors, ops, gate, checks.
+    /// The file beside it that has the episode; absent where it was met before one ran.
+    #[serde(default)]
+    pub reproducer: Option<String>,
+    /// The episode that it came of, whole: actors, ops, gate, checks. It stands in
+    /// [`reproducer::FILE`].
+    #[serde(default, skip_serializing)]
     pub episode: Option<Plan>,
     /// How that episode went.
     #[serde(default)]
@@ -258,6 +281,7 @@ impl Findings {
         record: Option<Record>,
     ) -> &Finding {
         let number = self.by_key.len() + 1;
+        let title = evidence.title();
         let mut oracles = vec![evidence.oracle().to_owned()];
         for other in others {
             if !oracles.iter().any(|it| it == other.oracle()) {
@@ -271,6 +295,7 @@ impl Findings {
                 version: VERSION,
                 number,
                 title: evidence.title(),
+                alt_titles: Vec::new(),
                 key: evidence.key(),
                 count: 0,
                 first,
@@ -278,9 +303,14 @@ impl Findings {
                 evidence,
                 oracles,
                 also: others.iter().map(Evidence::title).collect(),
+                reproducer: episode.map(|_| reproducer::FILE.to_owned()),
                 episode: episode.cloned(),
                 record,
             });
+        let known = finding.title == title || finding.alt_titles.contains(&title);
+        if !known && finding.alt_titles.len() < MOST_TITLES {
+            finding.alt_titles.push(title);
+        }
         finding.count += 1;
         finding
     }
@@ -310,6 +340,17 @@ mod tests {
         }
     }
 
+    fn setting() -> Setting {
+        Setting {
+            target: "t".into(),
+            lifetime: "l".into(),
+            mutant: None,
+            seed: 1,
+            kernel: "k".into(),
+            guest: GuestKind::default(),
+        }
+    }
+
     fn violation(step: &str) -> Evidence {
         let violation = Violation {
             rule: Some(Rule::Counts),
@@ -321,14 +362,7 @@ mod tests {
 
     #[test]
     fn equal_failures_are_one_finding_that_keeps_the_first() {
-        let setting = Setting {
-            target: "t".into(),
-            lifetime: "l".into(),
-            mutant: None,
-            seed: 1,
-            kernel: "k".into(),
-            guest: GuestKind::default(),
-        };
+        let setting = setting();
         let mut findings = Findings::default();
         findings.add(violation("read refcnt"), &[], met(3), &setting, None, None);
         let again = findings.add(violation("read refcnt"), &[], met(9), &setting, None, None);
@@ -340,6 +374,53 @@ mod tests {
             .map(|finding| finding.number)
             .collect();
         assert_eq!(numbers, [1, 2]);
+    }
+
+    #[test]
+    fn a_bug_that_shows_in_several_functions_is_one_finding_with_their_titles() {
+        let uaf = |function: &str| {
+            let log = format!(
+                "BUG: KASAN: slab-use-after-free in {function}+0x12/0x40 [mydrv]\n\
+                 Read of size 8 at addr ffff888100000008 by task cat/77\n\
+                 Call Trace:\n {function}+0x12/0x40 [mydrv]\n vfs_read+0x1/0x2\n\
+                 Freed by task 9:\n kfree+0x1/0x2\n mydrv_remove+0x1/0x2 [mydrv]\n \
+                 unbind_store+0x1/0x2\n"
+            );
+            let report = Box::new(knobrig_klog::parse(log.as_bytes()).remove(0));
+            Evidence::Kernel { report }
+        };
+        let setting = setting();
+        let mut findings = Findings::default();
+        for function in ["knob0_show", "knob1_store", "knob0_show", "knob1_store"] {
+            findings.add(uaf(function), &[], met(1), &setting, None, None);
+        }
+        let [finding] = &findings.all()[..] else {
+            panic!("one finding, not {:?}", findings.all());
+        };
+        assert_eq!(finding.count, 4);
+        assert_eq!(
+            finding.title,
+            "KASAN: slab-use-after-free Read in knob0_show"
+        );
+        assert_eq!(
+            finding.alt_titles,
+            ["KASAN: slab-use-after-free Read in knob1_store"]
+        );
+    }
+
+    #[test]
+    fn what_an_endless_step_waits_for_tells_it_from_another() {
+        let stuck = |stack: &str| Evidence::Rule {
+            violation: Violation {
+                rule: None,
+                step: "unload mydrv".into(),
+                detail: format!("rmmod did not return within 9 ms (state D):\n{stack}"),
+            },
+        };
+        let drain = stuck("[<0>] kernfs_drain+0x1/0x2\n[<0>] mydrv_exit+0x1/0x2 [mydrv]");
+        let release = stuck("[<0>] wait_for_releases+0x1/0x2 [mydrv]\n");
+        assert_eq!(drain.key(), "liveness unload mydrv in mydrv_exit");
+        assert_ne!(drain.key(), release.key());
     }
 
     #[test]

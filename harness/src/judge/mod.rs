@@ -5,6 +5,7 @@ pub mod finding;
 pub mod oracle;
 pub mod plan;
 pub mod record;
+pub mod reproducer;
 pub mod statistics;
 pub mod summary;
 pub mod timeline;

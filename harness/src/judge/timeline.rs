@@ -325,7 +325,8 @@ fn object(report: &Report, record: &Record) -> Option<(String, LaneKind, Vec<Spa
     let by = |role: Role| {
         let stack = report.stack(role)?;
         let own = (stack.frames.iter())
-            .find(|frame| frame.reliable && frame.module.is_some() && !frame.function.is_empty());
+            .filter(|frame| frame.reliable && !frame.inlined)
+            .find(|frame| frame.module.is_some() && !frame.function.is_empty());
         Some(own?.function.clone())
     };
     let made = time(Role::Alloc)?;

@@ -6,7 +6,7 @@
 //! events.jsonl             a line per event
 //! console.log              the guests' consoles, one after the other
 //! device.jsonl             the device's trace
-//! findings/001/            finding.json, report.txt, timeline.json, timeline.svg
+//! findings/001/            finding.json, reproducer.json, report.txt, timeline.json, timeline.svg
 //! summary.json             written when all else has ended
 //! index.html               the same for the eye
 //! ```
@@ -17,16 +17,20 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::events::{Event, Reporter, Stamped};
 use super::human;
 use super::picture::html::{self, Shown};
+use super::picture::links::Links;
 use super::picture::svg;
 use super::story::Words;
 use crate::engine::qemu::{Accel, Qemu};
 use crate::error::Error;
 use crate::judge::finding::{self, Finding, Setting};
+use crate::judge::reproducer::{self, Reproducer};
 use crate::judge::summary::Summary;
 use crate::judge::timeline::Timeline;
 
@@ -165,9 +169,7 @@ impl RunDir {
             .join("findings")
             .join(format!("{:03}", finding.number));
         std::fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
-        write_json(&dir.join("finding.json"), finding)?;
-        let text = super::finding::text(finding);
-        write_whole(&dir.join("report.txt"), text.as_bytes())?;
+        write_finding(&dir, finding)?;
         if let Some(timeline) = timeline(finding) {
             write_json(&dir.join("timeline.json"), &timeline)?;
             let svg = svg::svg(&timeline, &finding.title);
@@ -180,15 +182,19 @@ impl RunDir {
     ///
     /// # Errors
     /// It can't be written.
-    pub fn page(&self, summary: &Summary, findings: &[&Finding]) -> Result<(), Error> {
+    pub fn page(
+        &self,
+        summary: &Summary,
+        findings: &[&Finding],
+        links: &Links,
+    ) -> Result<(), Error> {
         let shown: Vec<_> = (findings.iter())
             .map(|finding| Shown {
                 finding,
                 timeline: timeline(finding),
-                report: super::finding::text(finding),
             })
             .collect();
-        let page = html::page(summary, &human::answer(summary), &shown);
+        let page = html::page(summary, &human::answer(summary), &shown, links);
         write_whole(&self.path.join("index.html"), page.as_bytes())
     }
 }
@@ -216,42 +222,107 @@ fn timeline(finding: &Finding) -> Option<Timeline> {
     Timeline::of(plan, record, &finding.evidence, |step| words.step(step))
 }
 
-/// Reads a finding: a finding.json, its directory, or a run that has exactly one.
+/// Writes a finding, what replays it, and its text.
 ///
 /// # Errors
-/// There is none there, it can't be told which, or it can't be read.
-pub fn read_finding(path: &Path) -> Result<Finding, Error> {
+/// They can't be written.
+pub fn write_finding(dir: &Path, finding: &Finding) -> Result<(), Error> {
+    // First, so that who reads finding.json finds what it names.
+    if let Some(reproducer) = Reproducer::of(finding) {
+        write_json(&dir.join(reproducer::FILE), &reproducer)?;
+    }
+    write_json(&dir.join("finding.json"), finding)?;
+    let text = super::finding::text(finding);
+    write_whole(&dir.join("report.txt"), text.as_bytes())
+}
+
+/// Something whose episode runs again.
+#[derive(Debug)]
+pub struct Replay {
+    /// The episode, and what it ran on.
+    pub reproducer: Reproducer,
+    /// The finding that it came of, where that was given.
+    pub finding: Option<Finding>,
+}
+
+/// Reads a finding with its reproducer, or a reproducer alone: a finding.json or reproducer.json, a
+/// finding's directory, or a run that has exactly one.
+///
+/// # Errors
+/// There is none there, it can't be told which, it can't be read, or no episode led to it.
+pub fn read_replay(path: &Path) -> Result<Replay, Error> {
     let file = match path.is_dir() {
         true => finding_in(path)?,
         false => path.to_owned(),
     };
-    let text = std::fs::read(&file).map_err(|error| {
+    let value = read_json(&file)?;
+    if value.get("evidence").is_none() {
+        let reproducer = typed(&file, value, reproducer::VERSION, "reproducer")?;
+        return Ok(Replay {
+            reproducer,
+            finding: None,
+        });
+    }
+    let mut finding: Finding = typed(&file, value, finding::VERSION, "finding")?;
+    if let Some(name) = &finding.reproducer {
+        // A name that leads elsewhere is none of ours.
+        if Path::new(name).file_name() != Some(name.as_ref()) {
+            return Err(Error::Usage(format!(
+                "{} names {name:?} as its reproducer: a file beside it is expected",
+                file.display()
+            )));
+        }
+        let beside = file.with_file_name(name);
+        let value = read_json(&beside)?;
+        let read: Reproducer = typed(&beside, value, reproducer::VERSION, "reproducer")?;
+        finding.episode = Some(read.episode);
+    }
+    let Some(reproducer) = Reproducer::of(&finding) else {
+        return Err(Error::Usage(format!(
+            "{} has no episode to run again: it was met before one ran",
+            path.display()
+        )));
+    };
+    Ok(Replay {
+        reproducer,
+        finding: Some(finding),
+    })
+}
+
+fn read_json(file: &Path) -> Result<Value, Error> {
+    let text = std::fs::read(file).map_err(|error| {
         Error::Usage(format!(
-            "{}: {error}; give a finding.json, its directory, or a run's directory",
+            "{}: {error}; give a finding.json with the reproducer.json beside it, a \
+             reproducer.json, a finding's directory, or a run's",
             file.display()
         ))
     })?;
-    #[derive(Deserialize)]
-    struct Versioned {
-        version: u32,
-    }
-    let wrong = |error: serde_json::Error| {
-        Error::Usage(format!("{} is no finding: {error}", file.display()))
-    };
-    let Versioned { version } = serde_json::from_slice(&text).map_err(wrong)?;
-    if version > finding::VERSION {
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::Usage(format!("{} is no JSON: {error}", file.display())))
+}
+
+/// A value as what it should be; `what` it should be, up to which version.
+fn typed<T: DeserializeOwned>(
+    file: &Path,
+    value: Value,
+    known: u32,
+    what: &str,
+) -> Result<T, Error> {
+    let version = value.get("version").and_then(Value::as_u64);
+    if version.is_some_and(|version| version > known.into()) {
         return Err(Error::Usage(format!(
-            "{} is of version {version}, this program reads up to {}; take a newer knobrig",
+            "{} is of version {}, this program reads up to {known}; take a newer knobrig",
             file.display(),
-            finding::VERSION
+            version.unwrap_or_default()
         )));
     }
-    serde_json::from_slice(&text).map_err(wrong)
+    serde_json::from_value(value)
+        .map_err(|error| Error::Usage(format!("{} is no {what}: {error}", file.display())))
 }
 
 fn finding_in(dir: &Path) -> Result<PathBuf, Error> {
-    let own = dir.join("finding.json");
-    if own.exists() {
+    let own = ["finding.json", reproducer::FILE].map(|name| dir.join(name));
+    if let Some(own) = own.into_iter().find(|own| own.exists()) {
         return Ok(own);
     }
     let findings = dir.join("findings");
@@ -306,6 +377,9 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::judge::finding::{Evidence, Findings, GuestKind, Met};
+    use crate::judge::plan::{Points, Shape, plan};
+    use crate::target::Chosen;
 
     #[test]
     fn a_directory_that_holds_a_run_is_left_alone() {
@@ -315,6 +389,91 @@ mod tests {
             .expect_err("a run is there")
             .to_string();
         assert!(error.contains("--out"), "{error}");
+    }
+
+    fn found() -> Finding {
+        let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
+        let plan = plan(&target, &Points::default(), 3, 1, &[Shape::Gated]);
+        let setting = Setting {
+            target: "mydrv".into(),
+            lifetime: "drained".into(),
+            mutant: None,
+            seed: 3,
+            kernel: "k".into(),
+            guest: GuestKind::default(),
+        };
+        let met = Met {
+            guest: 1,
+            episode: Some(1),
+            guest_ms: 5,
+        };
+        let silent = Evidence::Guest { why: "w".into() };
+        let mut findings = Findings::default();
+        (findings.add(silent, &[], met, &setting, Some(&plan), None)).clone()
+    }
+
+    #[test]
+    fn what_was_written_of_a_finding_is_read_from_each_of_its_files() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let finding = found();
+        write_finding(dir.path(), &finding).expect("writes");
+        for (path, whole) in [
+            ("", true),
+            ("finding.json", true),
+            (reproducer::FILE, false),
+        ] {
+            let replay = read_replay(&dir.path().join(path)).expect("it is read");
+            assert_eq!(Some(replay.reproducer), Reproducer::of(&finding), "{path}");
+            assert_eq!(replay.finding.is_some(), whole, "{path}");
+        }
+        // Alone it is enough.
+        std::fs::remove_file(dir.path().join("finding.json")).expect("it was there");
+        assert!(read_replay(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn a_finding_of_version_1_has_its_episode_in_itself() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let finding = found();
+        let mut old = serde_json::to_value(&finding).expect("plain data");
+        let fields = old.as_object_mut().expect("an object");
+        fields.remove("reproducer");
+        fields.insert("version".into(), 1.into());
+        let episode = serde_json::to_value(&finding.episode).expect("plain data");
+        fields.insert("episode".into(), episode);
+        write_json(&dir.path().join("finding.json"), &old).expect("writes");
+        let replay = read_replay(dir.path()).expect("it is read");
+        assert_eq!(Some(replay.reproducer), Reproducer::of(&finding));
+    }
+
+    #[test]
+    fn what_can_t_be_run_again_is_told_with_what_to_give() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let file = dir.path().join("finding.json");
+        let whole = serde_json::to_value(found()).expect("plain data");
+        for (field, value, told) in [
+            (
+                "reproducer",
+                Value::from("../reproducer.json"),
+                "a file beside it",
+            ),
+            (
+                "reproducer",
+                Value::from("gone.json"),
+                "give a finding.json",
+            ),
+            ("reproducer", Value::Null, "no episode to run again"),
+            ("version", Value::from(9), "take a newer knobrig"),
+            ("title", Value::from(9), "is no finding"),
+        ] {
+            let mut wrong = whole.clone();
+            wrong[field] = value;
+            write_json(&file, &wrong).expect("writes");
+            let error = read_replay(&file).expect_err(told).to_string();
+            assert!(error.contains(told), "{error}");
+        }
+        std::fs::write(&file, "{").expect("writes");
+        assert!(read_replay(&file).is_err());
     }
 
     #[test]

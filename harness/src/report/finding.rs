@@ -12,10 +12,23 @@ use crate::judge::plan::Plan;
 
 /// The text of report.txt.
 pub fn text(finding: &Finding) -> String {
+    format!("{}\n{}\n", story(finding), words(finding))
+}
+
+/// What an oracle had to say, in its own words.
+pub fn words(finding: &Finding) -> String {
+    readable(&finding.evidence.text()).trim_end().to_owned()
+}
+
+/// What it was, who had a hand in it, and what they did.
+pub fn story(finding: &Finding) -> String {
     let mut text = format!("{}\n\n", finding.title);
     let setting = &finding.setting;
     let mutant = (setting.mutant.as_ref()).map_or(String::new(), |it| format!(", mutant {it}"));
     let episode = (finding.first.episode).map_or(String::new(), |it| format!(", episode {it}"));
+    for title in &finding.alt_titles {
+        let _ = writeln!(text, "  or       {title}");
+    }
     let _ = writeln!(text, "  oracles  {}", finding.oracles.join(", "));
     let _ = writeln!(
         text,
@@ -35,8 +48,6 @@ pub fn text(finding: &Finding) -> String {
     if let Some(plan) = &finding.episode {
         course(&mut text, plan);
     }
-    let words = readable(&finding.evidence.text());
-    let _ = write!(text, "\n{}\n", words.trim_end());
     text
 }
 
@@ -67,6 +78,7 @@ fn kernel(text: &mut String, report: &Report) {
         let frames = stack.frames.iter().filter(|frame| frame.reliable);
         let ours: Vec<_> = frames
             .filter(|frame| frame.module.is_some() && !frame.function.is_empty())
+            .filter(|frame| !frame.inlined)
             .map(|frame| frame.function.as_str())
             .take(2)
             .collect();

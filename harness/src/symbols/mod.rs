@@ -180,6 +180,7 @@ impl Symbolizer {
         if let Some(place) = &mut report.place {
             let image = self.module(&place.module);
             place.file_line = image.and_then(|image| image.line(&place.section, place.offset));
+            self.shorten(place.file_line.as_mut());
         }
         report.text = with_lines(&report.text, &known);
     }
@@ -194,18 +195,22 @@ impl Symbolizer {
     /// The frames at a frame's place, in the kernel's own paths: `drivers/base/core.c`.
     fn lines(&mut self, frame: &Frame) -> Vec<Frame> {
         let mut frames = self.found(frame);
-        if !frames.is_empty()
+        self.shorten(frames.iter_mut().filter_map(|it| it.file_line.as_mut()));
+        frames
+    }
+
+    /// Takes off where the kernel's tree lay.
+    fn shorten<'a>(&mut self, lines: impl IntoIterator<Item = &'a mut String>) {
+        let mut lines = lines.into_iter().peekable();
+        if lines.peek().is_some()
             && let Some(root) = self.kernel().and_then(image::Lines::root)
         {
-            for frame in &mut frames {
-                if let Some(line) = frame.file_line.as_mut()
-                    && let Some(short) = line.strip_prefix(&root)
-                {
+            for line in lines {
+                if let Some(short) = line.strip_prefix(&root) {
                     *line = short.to_owned();
                 }
             }
         }
-        frames
     }
 
     fn found(&mut self, frame: &Frame) -> Vec<Frame> {

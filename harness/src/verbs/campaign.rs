@@ -23,6 +23,7 @@ use crate::judge::statistics::Rate;
 use crate::judge::summary::{FindingLine, Summary};
 use crate::report::dir::{self, KernelInfo, Manifest, RunDir};
 use crate::report::events::{self, Event, Reporter};
+use crate::report::picture::links::{Links, SourceUrl};
 use crate::report::progress::{Goal, Live};
 use crate::symbols::{Files, ModuleSymbols, Symbolizer};
 use crate::target::Chosen;
@@ -205,6 +206,8 @@ pub(super) struct Settings {
     pub(super) live: bool,
     /// The command line, for the manifest.
     pub(super) command: Vec<String>,
+    /// Where the page leads for a line of the kernel.
+    pub(super) source_url: SourceUrl,
 }
 
 impl Settings {
@@ -219,6 +222,7 @@ impl Settings {
             memory_mib: 512,
             live: false,
             command: command.to_vec(),
+            source_url: SourceUrl::default(),
         }
     }
 }
@@ -242,6 +246,7 @@ pub(super) struct Campaign<'a> {
     setting: Setting,
     recipe: Recipe,
     files: Files,
+    links: Links,
     summary: Summary,
     findings: Findings,
     plans: BTreeMap<u64, Plan>,
@@ -298,6 +303,7 @@ impl<'a> Campaign<'a> {
             setting,
             recipe: recipe(target, prepared, &settings, &dir),
             files: prepared.files.clone(),
+            links: Links::new(&settings.source_url, &prepared.kernel.release),
             summary: blank(target, settings.seed),
             findings: Findings::default(),
             plans: BTreeMap::new(),
@@ -362,7 +368,7 @@ impl<'a> Campaign<'a> {
         };
         self.tell(&Event::RunEnded { exit: exit as u8 })?;
         self.dir.summary(&self.summary)?;
-        self.dir.page(&self.summary, &self.findings.all())?;
+        (self.dir).page(&self.summary, &self.findings.all(), &self.links)?;
         result.map(|()| self.summary.clone())
     }
 

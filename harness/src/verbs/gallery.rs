@@ -243,7 +243,10 @@ impl Gallery<'_> {
             None => target.lifetime.name.as_str(),
         };
         let dir = RunDir::create(&self.dir.join(format!("{name}-{variant}-{seed}")))?;
-        let settings = Settings::inner(seed, goal, &self.command);
+        let settings = Settings {
+            source_url: self.arguments.source_url.clone(),
+            ..Settings::inner(seed, goal, &self.command)
+        };
         let started = Instant::now();
         let summary = Campaign::new(started, target, prepared, settings, dir)?
             .verdict(&mut Mix::new(target, prepared, seed, Vec::new()))?;

@@ -13,13 +13,14 @@ use super::run::{say, say_json};
 use crate::cli::{Format, MinimizeArgs};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::judge::finding::Finding;
+use crate::judge::finding::{self, Finding};
 use crate::judge::plan::Plan;
 use crate::judge::plan::reduce::Part;
+use crate::judge::reproducer::{self, Reproducer};
 use crate::judge::statistics::Rate;
-use crate::report::dir::{RunDir, write_json, write_whole};
+use crate::report::dir::{Replay, RunDir, write_finding, write_json};
 use crate::report::progress::human_time;
-use crate::report::{finding, story};
+use crate::report::story;
 use crate::schedule::minimize::Ddmin;
 
 /// Version of the result's JSON.
@@ -68,12 +69,12 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
         .unwrap_or_else(|| RunDir::default_path(&format!("{}-minimize", case.target.target.name)));
     let shrinking = RunDir::create(&path)?;
     let kept_in = shrinking.path().to_owned();
-    let mut shrink = Shrink::new(&case.plan, &case.finding.key, arguments.tries);
+    let mut shrink = Shrink::new(&case.plan, &case.replay.reproducer.key, arguments.tries);
     case.campaign(shrinking, &command)?.verdict(&mut shrink)?;
     if !shrink.whole_shows {
         say(&format!(
             "not shown: 0 of {WHOLE_TRIES}: {}\n  kept in  {}\n",
-            case.finding.title,
+            case.replay.reproducer.title,
             kept_in.display()
         ))?;
         return Ok(Exit::Clean);
@@ -96,12 +97,12 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
         });
     }
     let whole = trials(&plan, "minimal", arguments.tries, u64::MAX)?;
-    let sentence = story::sentence(&plan, &case.finding.title);
-    write_finding(&case.finding, &plan, &kept_in)?;
+    let sentence = story::sentence(&plan, &case.replay.reproducer.title);
+    keep(&case.replay, &plan, &kept_in)?;
     let minimal = Minimal {
         version: VERSION,
-        title: &case.finding.title,
-        key: &case.finding.key,
+        title: &case.replay.reproducer.title,
+        key: &case.replay.reproducer.key,
         sentence: &sentence,
         rate: whole.rate,
         edges: &edges,
@@ -120,13 +121,23 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
 }
 
 /// The finding with the minimal episode in place of its own, for `repro`.
-fn write_finding(found: &Finding, plan: &Plan, dir: &Path) -> Result<(), Error> {
-    let less = Finding {
-        episode: Some(plan.clone()),
-        ..found.clone()
+fn keep(whole: &Replay, plan: &Plan, dir: &Path) -> Result<(), Error> {
+    let less = Reproducer {
+        episode: plan.clone(),
+        ..whole.reproducer.clone()
     };
-    write_json(&dir.join("finding.json"), &less)?;
-    write_whole(&dir.join("report.txt"), finding::text(&less).as_bytes())
+    match &whole.finding {
+        None => write_json(&dir.join(reproducer::FILE), &less),
+        Some(found) => write_finding(
+            dir,
+            &Finding {
+                version: finding::VERSION,
+                reproducer: Some(reproducer::FILE.to_owned()),
+                episode: Some(less.episode),
+                ..found.clone()
+            },
+        ),
+    }
 }
 
 fn text(minimal: &Minimal<'_>) -> String {

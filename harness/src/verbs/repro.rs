@@ -17,10 +17,9 @@ use crate::cli::kernel::KernelChoice;
 use crate::cli::{CaseArgs, Format, ReproArgs, VariantArg};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::judge::finding::Finding;
 use crate::judge::plan::Plan;
 use crate::judge::statistics::Rate;
-use crate::report::dir::{self, RunDir};
+use crate::report::dir::{self, Replay, RunDir};
 use crate::report::progress::{Goal, SetUp};
 use crate::target::Chosen;
 
@@ -30,7 +29,9 @@ const VERSION: u32 = 1;
 /// A finding with all that its episode needs to run again.
 #[derive(Debug)]
 pub(super) struct Case {
-    pub(super) finding: Finding,
+    /// What it came of.
+    pub(super) replay: Replay,
+    /// Its episode, as it is to run.
     pub(super) plan: Plan,
     pub(super) target: Chosen,
     pub(super) prepared: Prepared,
@@ -65,14 +66,9 @@ impl Case {
     /// # Errors
     /// It can't be read, has no episode, or set-up fails.
     pub(super) fn open(arguments: &CaseArgs, correct: bool) -> Result<Self, Error> {
-        let finding = dir::read_finding(&arguments.finding)?;
-        let Some(mut plan) = finding.episode.clone() else {
-            return Err(Error::Usage(format!(
-                "{} has no episode to run again: it was met before one ran",
-                arguments.finding.display()
-            )));
-        };
-        let setting = &finding.setting;
+        let replay = dir::read_replay(&arguments.finding)?;
+        let mut plan = replay.reproducer.episode.clone();
+        let setting = &replay.reproducer.setting;
         let target = Chosen::find(
             arguments.target.as_deref().unwrap_or(&setting.target),
             Some(&setting.lifetime),
@@ -112,7 +108,7 @@ impl Case {
             differs.push("the mutant is left out".into());
         }
         Ok(Self {
-            finding,
+            replay,
             plan,
             target,
             prepared,
@@ -129,10 +125,10 @@ impl Case {
         dir: RunDir,
         command: &[String],
     ) -> Result<Attempts, Error> {
-        let mut trials = Trials::new(plan, &self.finding.key, times, enough);
+        let mut trials = Trials::new(plan, &self.replay.reproducer.key, times, enough);
         let summary = self.campaign(dir, command)?.verdict(&mut trials)?;
         let others = (summary.findings.into_iter())
-            .filter(|found| found.key != self.finding.key)
+            .filter(|found| found.key != self.replay.reproducer.key)
             .map(|found| Other {
                 title: found.title,
                 count: found.count,
@@ -145,7 +141,7 @@ impl Case {
 
     /// A campaign of guests as the finding's, that ends when its episodes do.
     pub(super) fn campaign(&self, dir: RunDir, command: &[String]) -> Result<Campaign<'_>, Error> {
-        let setting = &self.finding.setting;
+        let setting = &self.replay.reproducer.setting;
         let settings = Settings {
             fail_fast: false,
             cpus: setting.guest.cpus,
@@ -225,8 +221,8 @@ pub fn run(arguments: &ReproArgs, command: Vec<String>) -> Result<Exit, Error> {
         Format::Human => say(&text(&case, &attempts, &kept_in))?,
         Format::Json => say_json(&Outcome {
             version: VERSION,
-            title: &case.finding.title,
-            key: &case.finding.key,
+            title: &case.replay.reproducer.title,
+            key: &case.replay.reproducer.key,
             attempts: &attempts,
             kernel: &case.prepared.kernel.id,
             differs: &case.differs,
@@ -246,7 +242,11 @@ fn text(case: &Case, attempts: &Attempts, kept_in: &Path) -> String {
         _ => "shown",
     };
     // Writing to a String can't fail.
-    let _ = writeln!(text, "{answer}: {}: {}", attempts.rate, case.finding.title);
+    let _ = writeln!(
+        text,
+        "{answer}: {}: {}",
+        attempts.rate, case.replay.reproducer.title
+    );
     for other in &attempts.others {
         let _ = writeln!(text, "  else     {} ({} times)", other.title, other.count);
     }

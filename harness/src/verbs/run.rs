@@ -57,6 +57,7 @@ pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
         memory_mib: arguments.memory,
         live: !arguments.quiet,
         command,
+        source_url: arguments.source_url.clone(),
     };
     let mut episodes = Mix::new(&target, &prepared, seed, arguments.shapes.clone());
     let mut campaign = Campaign::new(started, &target, &prepared, settings, dir)?;

@@ -21,8 +21,8 @@ fn a_tail_of_a_few_instructions_is_found() {
         .expect("knobrig runs");
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(10), "{said}");
-    let finding = place.json("findings/001/finding.json");
-    let gate = &finding["episode"]["episode"]["gates"][0];
+    let reproducer = place.json("findings/001/reproducer.json");
+    let gate = &reproducer["episode"]["episode"]["gates"][0];
     assert_eq!(gate["who"]["actor"], "giver", "{gate}");
     assert_eq!(gate["own"], true, "{gate}");
     let report = std::fs::read_to_string(place.out().join("findings/001/report.txt"));

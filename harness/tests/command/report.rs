@@ -73,6 +73,36 @@ fn a_log_that_is_not_there_ends_2_and_the_others_are_told() {
     );
 }
 
+/// The most memory that a process ever had, in KiB (proc(5), `VmHWM`).
+fn peak_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    kib.expect("a peak")
+}
+
+#[test]
+fn a_log_of_any_size_is_read_in_bounded_memory() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_knobrig"))
+        .args(["report", "-", "--format", "json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("knobrig starts");
+    let mut pipe = child.stdin.take().expect("a pipe");
+    let quiet = "[    1.000000][    T1] random: crng init done\n".repeat(20_000);
+    for _ in 0..64 {
+        pipe.write_all(quiet.as_bytes()).expect("it reads");
+    }
+    pipe.write_all(CRASH.as_bytes()).expect("it reads");
+    // What is not read yet is a pipe's fill.
+    let peak = peak_kib(child.id());
+    drop(pipe);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(10));
+    assert!(peak < 32 << 10, "{peak} KiB for {} bytes", 64 * quiet.len());
+}
+
 #[test]
 fn a_report_goes_to_a_file_whole() {
     let dir = tempfile::tempdir().expect("a temp dir");

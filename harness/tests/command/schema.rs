@@ -8,6 +8,7 @@ use serde_json::Value;
 pub(crate) fn of(file: &str) -> Option<&'static str> {
     match Path::new(file).file_name()?.to_str()? {
         "finding.json" => Some("finding"),
+        "reproducer.json" => Some("reproducer"),
         "summary.json" => Some("summary"),
         "manifest.json" => Some("manifest"),
         "events.jsonl" => Some("event"),
@@ -34,7 +35,7 @@ pub(crate) fn check(schema: &str, value: &Value) {
 }
 
 /// The kernel's words on each mutant that it reported.
-fn consoles() -> Vec<PathBuf> {
+pub(crate) fn consoles() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("klog/tests/mutants");
     let files = std::fs::read_dir(dir).expect("the logs of the mutants");
     let mut files: Vec<_> = files.map(|it| it.expect("an entry").path()).collect();

@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+use aho_corasick::AhoCorasick;
 use regex::Regex;
 
 use super::{Body, Headline, Verdict};
@@ -75,18 +76,40 @@ fn access(case: &Case<'_>) -> Access {
         if access.address.is_none() {
             access.address = ADDRESS.captures(line).and_then(|c| hex(&c[1]));
         }
-        let kind = if line.contains("#PF: supervisor write") || line.contains("write access") {
-            Some(AccessKind::Write)
-        } else if line.contains("instruction fetch") || line.contains("execute") {
-            Some(AccessKind::Execute)
-        } else if line.contains("#PF: supervisor read") || line.contains("read access") {
-            Some(AccessKind::Read)
-        } else {
-            oops_code(line)
-        };
-        access.kind = access.kind.or(kind);
+        if access.kind.is_none() && KINDS.is_match(line) {
+            access.kind = kind(line);
+        }
+        if access.address.is_some() && access.kind.is_some() {
+            break;
+        }
     }
     access
+}
+
+/// What [`kind`] looks for, found in one pass: most lines have none of it.
+static KINDS: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    AhoCorasick::new([
+        "#PF: supervisor ",
+        "write access",
+        "instruction fetch",
+        "execute",
+        "read access",
+        "Oops: ",
+    ])
+    .expect("the words are few and fixed")
+});
+
+/// What the access did, where a line tells.
+fn kind(line: &str) -> Option<AccessKind> {
+    if line.contains("#PF: supervisor write") || line.contains("write access") {
+        Some(AccessKind::Write)
+    } else if line.contains("instruction fetch") || line.contains("execute") {
+        Some(AccessKind::Execute)
+    } else if line.contains("#PF: supervisor read") || line.contains("read access") {
+        Some(AccessKind::Read)
+    } else {
+        oops_code(line)
+    }
 }
 
 /// The page fault error code of `Oops: 0002 [#1]`: bit 1 is a write, bit 4 an instruction fetch.

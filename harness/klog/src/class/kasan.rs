@@ -24,7 +24,7 @@ static LOCATED: LazyLock<Regex> = LazyLock::new(|| {
         .expect("a valid pattern")
 });
 static BELONGS: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"which belongs to the cache (\S+)( of size (\d+))?").expect("a valid pattern")
+    Regex::new(r"^which belongs to the cache (\S+)( of size (\d+))?").expect("a valid pattern")
 });
 
 fn judge(case: &Case<'_>) -> Verdict {

@@ -7,6 +7,7 @@ use aho_corasick::{AhoCorasick, MatchKind};
 
 use crate::case::Case;
 use crate::report::{Access, Class, Object};
+use crate::shape::is_fence;
 
 mod bug;
 mod fault;
@@ -257,7 +258,7 @@ pub(crate) static SIEVE: LazyLock<AhoCorasick> = LazyLock::new(|| {
             "UG: unable",
             "Bad page",
             "PANICKED",
-            "kobject",
+            "tried to init an initialized",
             "sysfs: cannot",
             "unregister_netdevice: ",
             "VFS: Busy inodes",
@@ -273,6 +274,9 @@ pub(crate) static SIEVE: LazyLock<AhoCorasick> = LazyLock::new(|| {
 /// The headline in a message that [`SIEVE`] let through, if it opens a report.
 pub(crate) fn headline(text: &str) -> Option<&'static Headline> {
     let start = untagged(text);
+    if is_fence(start) {
+        return None;
+    }
     let mut present = 0u128;
     for word in WORDS.find.find_overlapping_iter(start) {
         present |= 1 << word.pattern().as_usize();

@@ -3,16 +3,18 @@
 
 use std::fmt::Write as _;
 
-use super::{escaped, svg, time};
-use crate::judge::finding::Finding;
+use super::links::Links;
+use super::{escaped, stacks, svg, time};
+use crate::judge::finding::{Evidence, Finding};
 use crate::judge::summary::Summary;
 use crate::judge::timeline::Timeline;
+use crate::report::finding::{story, words};
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1d2430;--dim:#5b6472;--line:#d8dde5;--back:#fff;--code:#f5f7fa}\
 @media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--dim:#9aa3b0;--line:#3a414c;--back:#15181d;\
 --code:#1f242b}}\
-body{margin:0 auto;max-width:1080px;padding:1rem;font:15px/1.5 system-ui,sans-serif;color:var(--ink);\
+body{margin:0 auto;max-width:1280px;padding:1rem;font:15px/1.5 system-ui,sans-serif;color:var(--ink);\
 background:var(--back)}h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.5rem;\
 overflow-wrap:anywhere}a{color:inherit}.dim{color:var(--dim)}\
 .wide{overflow-x:auto;border:1px solid var(--line);border-radius:6px}.wide svg{min-width:720px;\
@@ -20,7 +22,11 @@ display:block}.wide:focus{outline:2px solid #1a73e8}\
 pre{overflow-x:auto;padding:.75rem;background:var(--code);border-radius:6px;font-size:13px}\
 table{border-collapse:collapse;width:100%;font-size:14px}td,th{text-align:left;padding:.2rem .6rem;\
 border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}\
-summary{cursor:pointer;padding:.3rem 0}ol.list{padding-left:1.4rem}";
+summary{cursor:pointer;padding:.3rem 0}ol.list{padding-left:1.4rem}\
+.beside{display:grid;gap:0 1.5rem}.beside>*{min-width:0}\
+@media(min-width:900px){.beside{grid-template-columns:minmax(0,1fr) minmax(0,1fr)}}\
+.stack{padding-left:1.8rem;font-size:13px;overflow-wrap:anywhere}.inlined{font-style:italic}\
+code{font-size:13px}";
 
 /// A finding with what is drawn and told of it.
 #[derive(Debug)]
@@ -29,18 +35,18 @@ pub struct Shown<'a> {
     pub finding: &'a Finding,
     /// Its timeline, where its times are known.
     pub timeline: Option<Timeline>,
-    /// The text of its report.txt.
-    pub report: String,
 }
 
-/// The page.
-pub fn page(summary: &Summary, answer: &str, findings: &[Shown<'_>]) -> String {
+/// The page. It has no script and fetches nothing; what `links` make leads elsewhere.
+pub fn page(summary: &Summary, answer: &str, findings: &[Shown<'_>], links: &Links) -> String {
     let mut page = String::new();
     // Writing to a String can't fail.
     let _ = writeln!(
         page,
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src \
+         'unsafe-inline'; img-src data:\"><link rel=\"icon\" href=\"data:,\">\
          <title>{0}</title><style>{STYLE}</style></head><body><main><h1>{0}</h1>\
          <p class=\"dim\">seed {1}; {3:.1} episodes/s; guests booted: {2}</p>",
         escaped(answer),
@@ -62,7 +68,7 @@ pub fn page(summary: &Summary, answer: &str, findings: &[Shown<'_>]) -> String {
         page.push_str("</ol></nav>");
     }
     for shown in findings {
-        section(&mut page, shown);
+        section(&mut page, shown, links);
     }
     page.push_str("</main></body></html>\n");
     page
@@ -75,7 +81,7 @@ fn times(count: u64) -> String {
     }
 }
 
-fn section(page: &mut String, shown: &Shown<'_>) {
+fn section(page: &mut String, shown: &Shown<'_>, links: &Links) {
     let finding = shown.finding;
     let _ = writeln!(
         page,
@@ -91,7 +97,7 @@ fn section(page: &mut String, shown: &Shown<'_>) {
     if let Some(timeline) = &shown.timeline {
         let _ = writeln!(
             page,
-            "<div class=\"wide\" tabindex=\"0\" aria-label=\"timeline\">{}</div>",
+            "<div class=\"wide\" role=\"region\" tabindex=\"0\" aria-label=\"timeline\">{}</div>",
             svg::svg(timeline, &finding.title)
         );
         page.push_str(
@@ -118,7 +124,17 @@ fn section(page: &mut String, shown: &Shown<'_>) {
     }
     let _ = writeln!(
         page,
-        "<details open><summary>The report</summary><pre tabindex=\"0\">{}</pre></details></section>",
-        escaped(&shown.report)
+        "<details open><summary>What happened</summary><pre tabindex=\"0\">{}</pre></details>\
+         <div class=\"beside\"><div>",
+        escaped(story(finding).trim_end())
+    );
+    if let Evidence::Kernel { report } = &finding.evidence {
+        stacks::stacks(page, report, links);
+    }
+    let _ = writeln!(
+        page,
+        "</div><details open><summary>In its own words</summary><pre tabindex=\"0\">{}</pre>\
+         </details></div></section>",
+        escaped(&words(finding))
     );
 }

@@ -2,7 +2,9 @@
 //! script.
 
 pub mod html;
+pub mod links;
 mod scale;
+mod stacks;
 pub mod svg;
 
 /// Text within markup.

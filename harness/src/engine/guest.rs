@@ -345,6 +345,7 @@ impl Guest {
         if let Some(kept) = self.kept.pop_front() {
             return Ok(kept);
         }
+        let asked = Instant::now();
         loop {
             let silent_at = self.last_sign + SILENCE.max(boot_grace(self.uptime_ms));
             let wake = end.min(silent_at);
@@ -369,7 +370,7 @@ impl Guest {
                     }
                     return Err(Loss::Rig(Error::Deadline {
                         what: what.to_owned(),
-                        after: end.elapsed(),
+                        after: asked.elapsed(),
                         last: format!("console: {}", self.last_console),
                     }));
                 }

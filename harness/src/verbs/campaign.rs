@@ -567,7 +567,8 @@ impl<'a> Campaign<'a> {
             if !self.target.ships() {
                 match self.rehearse(guest, first, number).await? {
                     Ok(false) => {}
-                    Ok(true) => return Ok(Ok(TurnEnd::Found)),
+                    // No guest would come further.
+                    Ok(true) => return Ok(Ok(TurnEnd::Goal)),
                     Err(loss) => return Ok(Err(loss)),
                 }
             }

@@ -54,7 +54,7 @@ fn one_that_oopses_at_load() {
     assert_eq!(code, Some(10), "{stdout}{stderr}");
     let finding = std::fs::read_to_string(place.out().join("findings/001/report.txt"));
     let finding = finding.expect("a finding");
-    assert!(finding.contains("begin"), "{finding}");
+    assert!(finding.contains("in init_module"), "{finding}");
     assert!(
         stdout.contains("1 finding in 0 episodes of oops"),
         "{stdout}"

@@ -10,7 +10,7 @@ fn rounds(include: &str, teardown: &str, episodes: u64) {
     let piece = format!("{}/targets/{include}.toml", env!("CARGO_MANIFEST_DIR"));
     let text = format!(
         "version = 1\ninclude = [\"{piece}\"]\nname = \"mine\"\n\n[[teardown]]\nname = \"rmmod\"\n\
-         module = \"{include}\"\n\n[[teardown]]\nname = \"way\"\n{teardown}\ndeadline_ms = 20000\n\n\
+         module = \"{include}\"\n\n[[teardown]]\nname = \"way\"\n{teardown}\ndeadline_ms = 60000\n\n\
          [loops]\nthreads = 2\nrounds = 1\nteardowns = 100\nshare = 100\n"
     );
     let path = place.path().join("mine.toml");

@@ -10,6 +10,7 @@ pub mod kernel;
 pub mod target;
 
 use crate::judge::finding::kebab;
+use crate::judge::plan::race::Cut;
 use crate::judge::plan::{MIX, Shape};
 use crate::report::picture::links::SourceUrl;
 use kernel::{BuildArgs, KernelArgs};
@@ -41,6 +42,8 @@ pub enum Verb {
     Repro(ReproArgs),
     /// Find the least that still shows a finding: actors, ops, and the order between them.
     Minimize(MinimizeArgs),
+    /// Run a small program in every order of its points within a bound: is there one that fails?
+    Explore(Box<ExploreArgs>),
     /// Read any kernel log and tell what it says.
     Report(ReportArgs),
     /// Set up and run the whole test suite, guests included.
@@ -277,6 +280,60 @@ pub struct MinimizeArgs {
     pub format: Format,
 }
 
+/// `explore`
+#[derive(Debug, Args)]
+pub struct ExploreArgs {
+    /// A built-in target, or a target file (.toml).
+    #[arg(long, default_value = "mydrv")]
+    pub target: String,
+    /// The rule by which the module may be unloaded [default: the target's first].
+    #[arg(long)]
+    pub lifetime: Option<String>,
+    /// A planted bug of the target.
+    #[arg(long)]
+    pub mutant: Option<String>,
+    /// What two or three actors do: actors apart by ||, their ops (open, read or write of a knob; the
+    /// teardown, or unbind) by commas [default: read of the first knob || the teardown].
+    #[arg(long)]
+    pub program: Option<String>,
+    /// The most switches from an actor that could go on.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=8))]
+    pub bound: u32,
+    /// Where actors may be switched, beside between their system calls: at requests of the device,
+    /// at doors between kernel and driver, at own calls of the driver's, at functions by their names.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "device,doors",
+        value_name = "device,doors,own,FUNCTION"
+    )]
+    pub points: Vec<Cut>,
+    /// Memory of the guest in MiB.
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(256..=65536))]
+    pub memory: u32,
+    /// Which kernel.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+    /// How guest code runs; auto takes KVM where it truly works.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub accel: AccelChoice,
+    /// Where the exploration is kept [default: knobrig-out/TIME-TARGET-explore].
+    #[arg(long, conflicts_with = "resume")]
+    pub out: Option<PathBuf>,
+    /// Go on with the exploration that is kept there: same target, program, bound and points.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["program", "lifetime", "mutant"])]
+    pub resume: Option<PathBuf>,
+    /// How the summary is printed.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
+    /// Stop at the first finding.
+    #[arg(long)]
+    pub fail_fast: bool,
+    /// No progress, only the summary.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
 /// `report`
 #[derive(Debug, Args)]
 pub struct ReportArgs {
@@ -414,6 +471,9 @@ pub enum ImageCommand {
 pub enum BenchCommand {
     /// The time to a target's first finding, against four plain loops on the same image, in turns.
     Find(Box<FindArgs>),
+    /// The time to the first finding of each planted bug: the rig, its own loops without gates, and a
+    /// loop as in a shell, in turns.
+    Detect(Box<DetectArgs>),
     /// The overlap ratio of gates against a plain loop, and episodes per second.
     Overlap {
         /// Lifetime of mydrv.
@@ -455,6 +515,32 @@ pub struct FindArgs {
     /// How guest code runs.
     #[arg(long, value_enum, default_value = "auto")]
     pub accel: AccelChoice,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
+}
+
+/// `bench detect`
+#[derive(Debug, Args)]
+pub struct DetectArgs {
+    /// A built-in target, or a target file (.toml).
+    #[arg(long, default_value = "mydrv")]
+    pub target: String,
+    /// Only these mutants [default: all].
+    #[arg(long, value_delimiter = ',')]
+    pub mutants: Vec<String>,
+    /// Seeds; with each, every side looks for each mutant once.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub seeds: u64,
+    /// The longest that a side may look for one.
+    #[arg(long, default_value = "60s")]
+    pub budget: Span,
+    /// How guest code runs; auto takes KVM where it truly works.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub accel: AccelChoice,
+    /// Where detect.json and detect.svg are kept [default: knobrig-out/TIME-detect].
+    #[arg(long)]
+    pub out: Option<PathBuf>,
     /// How the result is printed.
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,

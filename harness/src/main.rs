@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Verb::Lifetimes(arguments) => verbs::lifetimes::run(arguments, command),
         Verb::Repro(arguments) => verbs::repro::run(arguments, command),
         Verb::Minimize(arguments) => verbs::minimize::run(arguments, command),
+        Verb::Explore(arguments) => verbs::explore::run(arguments, command),
         Verb::Report(arguments) => verbs::report::run(arguments),
         Verb::Test(arguments) => verbs::test::run(arguments),
         Verb::Doctor => verbs::doctor::run(),

@@ -211,6 +211,18 @@ impl Device {
         self.ask(Command::Arm(gate.clone())).await.map(drop)
     }
 
+    /// Takes a gate away; what it holds stays held.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub async fn disarm(&mut self, tag: &str) -> Result<(), Error> {
+        self.ask(Command::Disarm {
+            tag: tag.to_owned(),
+        })
+        .await
+        .map(drop)
+    }
+
     /// Lets go what a gate holds.
     ///
     /// # Errors

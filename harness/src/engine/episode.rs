@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::guest::{Guest, Happening, Loss};
 use crate::judge::plan::{Plan, Then, When, marker};
-use crate::judge::record::{Record, Seen};
+use crate::judge::record::{Asleep, Record, Seen};
 
 /// Beyond the actors' own deadline: load, checks, and the report of what is stuck.
 const GRACE: Duration = Duration::from_secs(60);
@@ -46,6 +46,8 @@ pub struct Whole {
     pub held: bool,
     /// How it went, but for the report.
     pub record: Record,
+    /// Who was seen asleep in the kernel.
+    pub asleep: Vec<Asleep>,
     /// What the device witnessed.
     pub witnessed: Vec<Event>,
     /// The device's ring runs still.
@@ -105,6 +107,7 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
     Ok(Ended::Whole(Box::new(Whole {
         report,
         held: !course.held.is_empty(),
+        asleep: course.asleep,
         record: record(guest, None, course.told),
         witnessed: course.witnessed,
         ring_runs,
@@ -157,6 +160,8 @@ struct Course<'a> {
     told: Vec<Event>,
     /// What the device witnessed.
     witnessed: Vec<Event>,
+    /// Who was seen asleep.
+    asleep: Vec<Asleep>,
 }
 
 impl<'a> Course<'a> {
@@ -167,6 +172,7 @@ impl<'a> Course<'a> {
             let_go: BTreeSet::new(),
             told: Vec::new(),
             witnessed: Vec::new(),
+            asleep: Vec::new(),
         }
     }
 
@@ -190,8 +196,13 @@ impl<'a> Course<'a> {
                 ..
             }) if episode == id => {
                 if !wchan.is_empty() {
-                    let asleep = When::Asleep(actor.clone(), step);
-                    self.follow(guest, &asleep).await?;
+                    let when = When::Asleep(actor.clone(), step);
+                    self.follow(guest, &when).await?;
+                    self.asleep.push(Asleep {
+                        actor: actor.clone(),
+                        step,
+                        place: wchan,
+                    });
                 }
                 self.follow(guest, &When::Settled(actor, step)).await?;
             }
@@ -231,7 +242,8 @@ impl<'a> Course<'a> {
                     };
                     guest.send(&signal).await?;
                 }
-                Then::Release(tag) if self.in_guest(tag) => {
+                // A function gate that is released before it holds anybody never does.
+                Then::Release(tag) | Then::Free(tag) if self.in_guest(tag) => {
                     let release = ToGuest::Release {
                         episode: self.plan.episode.id,
                         tag: tag.clone(),
@@ -244,6 +256,11 @@ impl<'a> Course<'a> {
                     self.let_go.insert(tag.clone());
                 }
                 Then::Release(_) => {}
+                Then::Free(tag) => {
+                    guest.device().disarm(tag).await?;
+                    guest.device().release(tag).await?;
+                    self.let_go.insert(tag.clone());
+                }
                 Then::Unplug(id) => guest.unplug(id).await?,
                 Then::Plug(id) => guest.plug(id).await?,
                 Then::Kill => guest.kill_device().await,

@@ -269,6 +269,14 @@ pub struct Findings {
 }
 
 impl Findings {
+    /// Those of a run that goes on.
+    pub fn of(findings: Vec<Finding>) -> Self {
+        let by_key = findings.into_iter().map(|it| (it.key.clone(), it));
+        Self {
+            by_key: by_key.collect(),
+        }
+    }
+
     /// Takes a failure in: the evidence that names it, and what other oracles said of the same
     /// episode. Gives the finding that it is, new or counted up.
     pub fn add(

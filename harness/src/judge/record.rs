@@ -36,6 +36,17 @@ pub struct Seen {
     pub event: Event,
 }
 
+/// An actor that slept in the kernel for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asleep {
+    /// Who.
+    pub actor: String,
+    /// In which of its steps.
+    pub step: usize,
+    /// In which function.
+    pub place: String,
+}
+
 /// What lies between the guest's clock and the host's.
 ///
 /// A message that says when it was sent came at least as much later as it was under way: the least

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::oracle::Collisions;
 use super::plan::Rule;
 use crate::exit::Exit;
+use crate::schedule::exhaust::Counts;
+use crate::schedule::pct::Promise;
 
 /// Version of summary.json.
 pub const VERSION: u32 = 1;
@@ -49,6 +51,43 @@ pub struct Points {
     pub armed: u64,
     /// Of these, held somebody. The others' orders couldn't be: their point never came.
     pub reached: u64,
+}
+
+/// Episodes with orders that probabilistic concurrency testing chose, of one promise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pct {
+    /// n, k and d.
+    #[serde(flatten)]
+    pub promise: Promise,
+    /// The probability with which each hits a bug of depth d, at least.
+    pub bound: f64,
+    /// How many there were.
+    pub episodes: u64,
+}
+
+/// An exploration: every order of a program's points within a bound.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explored {
+    /// What its actors do.
+    pub program: String,
+    /// The most switches from an actor that could go on.
+    pub bound: u32,
+    /// Points of each actor.
+    pub points: Vec<usize>,
+    /// How far it is.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// What could not be, in words, and in how many orders.
+    pub infeasible: BTreeMap<String, u64>,
+}
+
+impl Explored {
+    /// Whether it is known of every schedule what comes of it.
+    pub fn is_whole(&self) -> bool {
+        self.counts.schedules > 0
+            && self.counts.done == self.counts.schedules
+            && self.counts.undecided == 0
+    }
 }
 
 /// A finding's line in the summary.
@@ -103,6 +142,12 @@ pub struct Summary {
     /// Gates in functions.
     #[serde(default)]
     pub points: Points,
+    /// Orders that probabilistic concurrency testing chose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pct: Vec<Pct>,
+    /// How far an exploration is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explored: Option<Explored>,
     /// How often each rule was seen to hold.
     pub rules: BTreeMap<Rule, u64>,
     /// Deduplicated findings.
@@ -118,6 +163,18 @@ impl Summary {
         match gated {
             true => self.gated.add(held, collisions),
             false => self.ungated.add(held, collisions),
+        }
+    }
+
+    /// Counts an episode in whose order was chosen with this promise.
+    pub fn add_pct(&mut self, promise: Promise) {
+        match self.pct.iter_mut().find(|it| it.promise == promise) {
+            Some(it) => it.episodes += 1,
+            None => self.pct.push(Pct {
+                promise,
+                bound: promise.bound(),
+                episodes: 1,
+            }),
         }
     }
 
@@ -151,7 +208,10 @@ impl Summary {
             Exit::Findings
         } else if self.interrupted {
             Exit::Interrupted
-        } else if self.lost > 0 || self.episodes() == 0 {
+        } else if self.lost > 0
+            || self.episodes() == 0
+            || self.explored.as_ref().is_some_and(|it| !it.is_whole())
+        {
             Exit::Rig
         } else {
             Exit::Clean
@@ -199,6 +259,27 @@ mod tests {
             oracles: vec!["kernel".into()],
         });
         assert_eq!(summary.exit(), Exit::Findings);
+    }
+
+    #[test]
+    fn nothing_is_clean_that_was_not_explored_to_its_end() {
+        let mut summary = ran(5);
+        let mut explored = Explored {
+            counts: Counts {
+                schedules: 9,
+                done: 8,
+                ..Counts::default()
+            },
+            ..Explored::default()
+        };
+        summary.explored = Some(explored.clone());
+        assert_eq!(summary.exit(), Exit::Rig);
+        explored.counts.done = 9;
+        summary.explored = Some(explored.clone());
+        assert_eq!(summary.exit(), Exit::Clean);
+        explored.counts.undecided = 1;
+        summary.explored = Some(explored);
+        assert_eq!(summary.exit(), Exit::Rig);
     }
 
     #[test]

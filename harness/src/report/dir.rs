@@ -109,6 +109,35 @@ impl RunDir {
         Ok(Self { path, events })
     }
 
+    /// Opens a run's directory that is to go on.
+    ///
+    /// # Errors
+    /// It can't be written, or holds no run.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let path = path.canonicalize().map_err(Error::file("find", path))?;
+        if !path.join("manifest.json").exists() {
+            return Err(Error::Usage(format!("{} holds no run", path.display())));
+        }
+        let events = path.join("events.jsonl");
+        let file = File::options().append(true).open(&events);
+        let events = file.map_err(Error::file("open", events))?;
+        Ok(Self { path, events })
+    }
+
+    /// The findings that are kept in it, by number.
+    ///
+    /// # Errors
+    /// One can't be read.
+    pub fn findings(&self) -> Result<Vec<Finding>, Error> {
+        let findings = self.path.join("findings");
+        let entries = std::fs::read_dir(&findings).map_err(Error::file("read", &findings))?;
+        let mut dirs: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        // One that is not whole was being written as the run was killed.
+        dirs.retain(|dir| dir.join("finding.json").exists());
+        dirs.sort();
+        dirs.iter().map(|dir| read_finding(dir)).collect()
+    }
+
     /// `knobrig-out/20260312-104501-mydrv` below the current directory.
     pub fn default_path(target: &str) -> PathBuf {
         let now = jiff::ZonedDateTime::now()

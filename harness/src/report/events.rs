@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::judge::oracle::Collisions;
 use crate::judge::plan::{Program, Shape, Spot};
+use crate::schedule::exhaust::Counts;
 
 /// Version of events.jsonl.
 pub const VERSION: u32 = 1;
@@ -98,6 +99,24 @@ pub enum Event {
         episode: u64,
         /// In its order.
         gates: Vec<GateReport>,
+    },
+    /// Which shape an episode had, and what that paid.
+    Chosen {
+        /// The episode.
+        episode: u64,
+        /// Its shape; a survey is chosen as a placed one.
+        shape: Shape,
+        /// The chance that it had.
+        chance: f64,
+        /// What it paid: 1 for a failure that is new, less for an order that is, little for an
+        /// overlap.
+        paid: f64,
+    },
+    /// How far an exploration is.
+    Explored {
+        /// So far.
+        #[serde(flatten)]
+        counts: Counts,
     },
     /// A failure was met.
     Found {

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::progress::human_time;
-use crate::judge::summary::{Summary, Totals};
+use crate::judge::summary::{Explored, Pct, Summary, Totals};
+use crate::schedule::pct::Promise;
 
 /// The answer in a line.
 pub fn answer(summary: &Summary) -> String {
@@ -56,6 +57,9 @@ pub fn summary(summary: &Summary, dir: &Path) -> String {
         overlap(&summary.gated),
         overlap(&summary.ungated)
     );
+    if let Some(explored) = &summary.explored {
+        text.push_str(&exploration(explored));
+    }
     if summary.points.armed > 0 {
         let points = summary.points;
         let _ = writeln!(
@@ -63,6 +67,9 @@ pub fn summary(summary: &Summary, dir: &Path) -> String {
             "  points     {} reached of {} placed in functions",
             points.reached, points.armed
         );
+    }
+    if let Some(line) = pct(&summary.pct) {
+        let _ = writeln!(text, "  pct        {line}");
     }
     let _ = writeln!(
         text,
@@ -92,6 +99,74 @@ pub fn summary(summary: &Summary, dir: &Path) -> String {
     }
     text
 }
+
+/// What the orders of probabilistic concurrency testing promise, in a line.
+fn pct(all: &[Pct]) -> Option<String> {
+    let least = all.iter().min_by(|a, b| a.bound.total_cmp(&b.bound))?;
+    let episodes: u64 = all.iter().map(|it| it.episodes).sum();
+    let k = || all.iter().map(|it| it.promise.k);
+    let (from, to) = (k().min()?, k().max()?);
+    let points = match from == to {
+        true => format!("k={from}"),
+        false => format!("k={from} to {to}"),
+    };
+    let Promise { n, d, .. } = least.promise;
+    Some(format!(
+        "{episodes} orders, n={n} {points} d={d}: each hits a bug of that depth with at least {:.2e}",
+        least.bound
+    ))
+}
+
+/// How far an exploration is, and what could not be.
+fn exploration(explored: &Explored) -> String {
+    let counts = &explored.counts;
+    let mut text = String::new();
+    // Writing to a String can't fail.
+    let _ = writeln!(
+        text,
+        "  explored   {} of {} schedules of \"{}\" within {} switches",
+        counts.done, counts.schedules, explored.program, explored.bound
+    );
+    let points: Vec<_> = explored.points.iter().map(usize::to_string).collect();
+    let _ = writeln!(
+        text,
+        "             {} ran in their order, {} showed a failure, {} can't be: in {} somebody waits, in {} a \
+         point does not come",
+        counts.ordered,
+        counts.found,
+        counts.waits + counts.absent,
+        counts.waits,
+        counts.absent
+    );
+    let _ = writeln!(
+        text,
+        "             points {}; {} executions are the same as one of these",
+        points.join(" + "),
+        counts.same
+    );
+    if counts.undecided > 0 {
+        let _ = writeln!(
+            text,
+            "             {} came to no result: the machine is too slow",
+            counts.undecided
+        );
+    }
+    let mut infeasible: Vec<_> = explored.infeasible.iter().collect();
+    infeasible.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    for (why, count) in infeasible.iter().take(REASONS) {
+        let _ = writeln!(text, "             {count:>5} times {why}");
+    }
+    if let Some(more) = infeasible.len().checked_sub(REASONS).filter(|it| *it > 0) {
+        let _ = writeln!(
+            text,
+            "             and {more} reasons more, in explore.json"
+        );
+    }
+    text
+}
+
+/// Reasons why a schedule can't be that are printed.
+const REASONS: usize = 5;
 
 fn overlap(totals: &Totals) -> String {
     let teardowns = totals.collisions.teardowns_ok + totals.collisions.teardowns_refused;

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::events::{Event, Reporter};
 use crate::error::Error;
+use crate::schedule::exhaust::Counts;
 
 /// A plain line at most this often while nothing else is told.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -30,6 +31,8 @@ pub struct Live {
     guest: u64,
     episodes: u64,
     findings: usize,
+    /// How far an exploration is, and how far it was at first.
+    explored: Option<(Counts, u64)>,
 }
 
 impl Live {
@@ -44,12 +47,16 @@ impl Live {
             guest: 0,
             episodes: 0,
             findings: 0,
+            explored: None,
         }
     }
 
     fn line(&self) -> String {
         let elapsed = self.started.map_or(Duration::ZERO, |at| at.elapsed());
         let rate = self.episodes as f64 / elapsed.as_secs_f64().max(0.001);
+        if let Some((counts, first)) = &self.explored {
+            return explored_line(counts, *first, elapsed, self.findings);
+        }
         let left = match self.goal {
             Goal::Duration(goal) => {
                 format!("{} s left", goal.saturating_sub(elapsed).as_secs())
@@ -101,7 +108,11 @@ impl Reporter for Live {
             Event::DeviceDied { guest, why } => {
                 self.say(&format!("guest {guest} is given up: {why}; another boots"));
             }
-            Event::Surveyed { .. } | Event::GatesEnded { .. } => {}
+            Event::Surveyed { .. } | Event::GatesEnded { .. } | Event::Chosen { .. } => {}
+            Event::Explored { counts } => {
+                let first = self.explored.map_or(counts.done, |(_, first)| first);
+                self.explored = Some((*counts, first));
+            }
             Event::Ungated { why, .. } => self.say(&format!("no gates in functions: {why}")),
             Event::EpisodeEnded { .. } => {
                 self.episodes += 1;
@@ -130,6 +141,25 @@ impl Reporter for Live {
         }
         Ok(())
     }
+}
+
+/// How far an exploration is, and how long the rest will take by what has been done so far.
+fn explored_line(counts: &Counts, first: u64, elapsed: Duration, findings: usize) -> String {
+    let left = counts.schedules - counts.done.min(counts.schedules);
+    let done = counts.done.saturating_sub(first);
+    let estimate = match done {
+        0 => String::new(),
+        done => format!(
+            ", about {} left",
+            human_time(elapsed.mul_f64(left as f64 / done as f64))
+        ),
+    };
+    format!(
+        "explored {} of {}, {} can't be, {findings} findings{estimate}",
+        counts.done,
+        counts.schedules,
+        counts.waits + counts.absent
+    )
 }
 
 fn spinner() -> ProgressBar {

@@ -54,7 +54,7 @@ impl<'a> Words<'a> {
     pub fn reaction(&self, reaction: &Reaction) -> String {
         let then = reaction.then.iter().map(|then| match then {
             Then::Raise(name) => format!("signal {name}"),
-            Then::Release(tag) => format!("let go what gate {tag} holds"),
+            Then::Release(tag) | Then::Free(tag) => format!("let go what gate {tag} holds"),
             Then::Unplug(id) => format!("unplug {id}"),
             Then::Plug(id) => format!("plug {id} in again"),
             Then::Kill => "kill the device".into(),
@@ -97,7 +97,7 @@ impl<'a> Words<'a> {
         let to: Vec<_> = (reaction.then.iter())
             .map(|then| match then {
                 Then::Raise(name) => self.begun_by(name),
-                Then::Release(tag) => format!("{} goes on", self.held(tag)),
+                Then::Release(tag) | Then::Free(tag) => format!("{} goes on", self.held(tag)),
                 Then::Unplug(id) => format!("{id} is unplugged"),
                 Then::Plug(id) => format!("{id} is plugged in again"),
                 Then::Kill => "the device dies".into(),
@@ -230,7 +230,7 @@ fn only_lets_go(reaction: &Reaction) -> bool {
     let When::Held(tag) = &reaction.when else {
         return false;
     };
-    reaction.then == [Then::Release(tag.clone())]
+    reaction.then == [Then::Release(tag.clone())] || reaction.then == [Then::Free(tag.clone())]
 }
 
 /// Steps of an episode that are ops or teardowns: no waits, no looks.

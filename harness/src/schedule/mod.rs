@@ -6,9 +6,11 @@
 //! which gates have to enforce to get it again: one edge for each switch from one actor to
 //! another. Each strategy is a file that names its paper.
 
+use knobrig_proto::End;
 use serde::{Deserialize, Serialize};
 
 pub mod delay;
+pub mod exhaust;
 pub mod explore;
 pub mod minimize;
 pub mod pct;
@@ -36,10 +38,15 @@ pub enum At {
     End,
     /// The device has a request of it: `seen`, `before-completion`.
     Device(String),
-    /// A kernel function is entered.
-    Entry(String),
-    /// A kernel function returns.
-    Return(String),
+    /// A call of a kernel function, at one of its ends.
+    Call {
+        /// The function.
+        function: String,
+        /// Which end.
+        end: End,
+        /// Of the calls with the driver among the callers only.
+        own: bool,
+    },
     /// An instruction, as `mydrv+0x1a4`.
     Instruction {
         /// The module, or `vmlinux`.
@@ -85,8 +92,19 @@ pub struct Program {
     pub actors: Vec<Vec<Occurrence>>,
 }
 
-/// Who went, point by point.
+/// Who went, point by point. To pass a point is to go on from it and come to stand at the next.
 pub type Interleaving = Vec<Actor>;
+
+/// A stretch of an execution in which one actor goes and the others stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Who goes.
+    pub actor: Actor,
+    /// The point that it goes on from, by its place in the actor's way.
+    pub from: usize,
+    /// The point that it comes to stand at; the way's length where it comes to its end.
+    pub to: usize,
+}
 
 /// Decides who goes next.
 pub trait Scheduler {
@@ -119,6 +137,28 @@ impl Program {
         }
     }
 
+    /// The turns of an interleaving.
+    pub fn turns(interleaving: &[Actor]) -> Vec<Turn> {
+        let mut passed: Vec<usize> = Vec::new();
+        let mut turns: Vec<Turn> = Vec::new();
+        for actor in interleaving {
+            if passed.len() <= *actor {
+                passed.resize(actor + 1, 0);
+            }
+            let from = passed[*actor];
+            passed[*actor] += 1;
+            match turns.last_mut() {
+                Some(turn) if turn.actor == *actor => turn.to = from + 1,
+                _ => turns.push(Turn {
+                    actor: *actor,
+                    from,
+                    to: from + 1,
+                }),
+            }
+        }
+        turns
+    }
+
     /// The order that gates enforce to get this interleaving: at each switch, where the one that
     /// stops stood before where the other goes on.
     pub fn schedule(&self, interleaving: &[Actor]) -> Schedule {
@@ -145,6 +185,15 @@ impl Program {
 #[cfg(test)]
 mod tests {
     use super::toy::program;
+    use super::{Program, Turn};
+
+    #[test]
+    fn a_turn_is_what_one_passes_without_another_between() {
+        let turn = |actor, from, to| Turn { actor, from, to };
+        let turns = Program::turns(&[0, 0, 1, 1, 0]);
+        assert_eq!(turns, [turn(0, 0, 2), turn(1, 0, 2), turn(0, 2, 3)]);
+        assert!(Program::turns(&[]).is_empty());
+    }
 
     #[test]
     fn a_switch_is_an_edge() {

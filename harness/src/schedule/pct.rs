@@ -7,16 +7,45 @@
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use super::{Actor, Scheduler};
+
+/// What an execution promises: a bug of depth d shows with a probability of at least 1/(n·k^(d-1)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Promise {
+    /// Actors.
+    pub n: usize,
+    /// Points that they pass in all.
+    pub k: usize,
+    /// The bug's depth: how many orders must hold for it.
+    pub d: usize,
+}
+
+impl Promise {
+    /// The probability: 1/(n·k^(d-1)).
+    pub fn bound(&self) -> f64 {
+        let depth = i32::try_from(self.d).unwrap_or(i32::MAX);
+        1.0 / (self.n as f64 * (self.k as f64).powi(depth - 1))
+    }
+}
+
+impl std::fmt::Display for Promise {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { n, k, d } = self;
+        write!(
+            f,
+            "pct n={n} k={k} d={d}: each execution hits with at least {:.2e}",
+            self.bound()
+        )
+    }
+}
 
 /// Random priorities with d - 1 changes, without an end.
 #[derive(Clone, Debug)]
 pub struct Pct {
     rng: ChaCha8Rng,
-    actors: usize,
-    points: usize,
-    depth: usize,
+    promise: Promise,
     /// By actor; the highest goes.
     priority: Vec<usize>,
     /// Points at which priorities change, by the priority that they change to.
@@ -29,43 +58,30 @@ impl Pct {
     pub fn new(seed: u64, actors: usize, points: usize, depth: usize) -> Self {
         Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
-            actors: actors.max(1),
-            points: points.max(1),
-            depth: depth.max(1),
+            promise: Promise {
+                n: actors.max(1),
+                k: points.max(1),
+                d: depth.max(1),
+            },
             priority: Vec::new(),
             changes: Vec::new(),
             passed: 0,
         }
     }
 
-    /// The probability with which an execution hits a bug of this depth at least: 1/(n·k^(d-1)).
-    pub fn bound(&self) -> f64 {
-        1.0 / (self.actors as f64 * (self.points as f64).powi(self.depth as i32 - 1))
-    }
-}
-
-impl std::fmt::Display for Pct {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "pct n={} k={} d={}: each execution hits with at least {:.2e}",
-            self.actors,
-            self.points,
-            self.depth,
-            self.bound()
-        )
+    /// What each execution promises.
+    pub fn promise(&self) -> Promise {
+        self.promise
     }
 }
 
 impl Scheduler for Pct {
     fn begin(&mut self) -> bool {
         // d, d+1, … d+n-1; what falls at a change gets one of 1 … d-1.
-        self.priority = (self.depth..self.depth + self.actors).collect();
+        let Promise { n, k, d } = self.promise;
+        self.priority = (d..d + n).collect();
         self.priority.shuffle(&mut self.rng);
-        let changes = 1..self.depth;
-        self.changes = changes
-            .map(|_| self.rng.random_range(1..=self.points))
-            .collect();
+        self.changes = (1..d).map(|_| self.rng.random_range(1..=k)).collect();
         self.passed = 0;
         true
     }
@@ -83,7 +99,7 @@ impl Scheduler for Pct {
             if *at == self.passed
                 && let Some(falls) = self.priority.get_mut(actor)
             {
-                *falls = self.depth - 1 - index;
+                *falls = self.promise.d - 1 - index;
                 actor = highest(&self.priority);
             }
         }
@@ -101,11 +117,12 @@ mod tests {
         let points = world.points();
         let mut pct = Pct::new(7, points.len(), points.iter().sum(), depth);
         let times = 20_000;
-        let expected = pct.bound() * f64::from(times);
+        let expected = pct.promise().bound() * f64::from(times);
         let hits = f64::from(hits(&mut pct, world, times));
         assert!(
             hits >= expected - 4.0 * expected.sqrt(),
-            "{pct}: {hits} of {times}, at least {expected:.0} were due"
+            "{}: {hits} of {times}, at least {expected:.0} were due",
+            pct.promise()
         );
     }
 
@@ -132,7 +149,7 @@ mod tests {
     fn the_bound_is_printed() {
         let pct = Pct::new(1, 2, 10, 2);
         assert_eq!(
-            pct.to_string(),
+            pct.promise().to_string(),
             "pct n=2 k=10 d=2: each execution hits with at least 5.00e-2"
         );
     }

@@ -4,11 +4,14 @@
 //! schedule 1
 //! A.read#2@device.before-completion -> B.rmmod#1@begin
 //! B.rmmod#1@fn:kernfs_drain.entry -> A.read#2@end
+//! A.read#1@own:schedule_timeout.return -> B.rmmod#1@end
 //! A@mydrv+0x1a4 -> B.rmmod#1@end
 //! ```
 
 use std::fmt;
 use std::str::FromStr;
+
+use knobrig_proto::End;
 
 use super::{At, Edge, Occurrence, Schedule, VERSION};
 
@@ -30,8 +33,14 @@ impl fmt::Display for At {
             Self::Begin => f.write_str("begin"),
             Self::End => f.write_str("end"),
             Self::Device(point) => write!(f, "device.{point}"),
-            Self::Entry(function) => write!(f, "fn:{function}.entry"),
-            Self::Return(function) => write!(f, "fn:{function}.return"),
+            Self::Call { function, end, own } => {
+                let kind = if *own { "own" } else { "fn" };
+                let end = match end {
+                    End::Entry => "entry",
+                    End::Return => "return",
+                };
+                write!(f, "{kind}:{function}.{end}")
+            }
             Self::Instruction { module, offset } => write!(f, "{module}+{offset:#x}"),
         }
     }
@@ -70,7 +79,9 @@ impl FromStr for At {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Some(function) = text.strip_prefix("fn:") {
+        let called = (text.strip_prefix("fn:").map(|it| (it, false)))
+            .or_else(|| text.strip_prefix("own:").map(|it| (it, true)));
+        if let Some((function, own)) = called {
             // Symbols of the compiler's own making have dots (`show.constprop.0`).
             let symbol = |name: &str| {
                 let fits = |c: char| c.is_ascii_alphanumeric() || "_.$:".contains(c);
@@ -78,12 +89,13 @@ impl FromStr for At {
             };
             let wrong = "names a function without .entry or .return";
             let (name, end) = function.rsplit_once('.').ok_or(wrong)?;
-            let name = symbol(name).ok_or("has a function name that is none")?;
-            return match end {
-                "entry" => Ok(Self::Entry(name)),
-                "return" => Ok(Self::Return(name)),
-                _ => Err(wrong),
+            let end = match end {
+                "entry" => End::Entry,
+                "return" => End::Return,
+                _ => return Err(wrong),
             };
+            let function = symbol(name).ok_or("has a function name that is none")?;
+            return Ok(Self::Call { function, end, own });
         }
         if let Some(point) = text.strip_prefix("device.") {
             let point = name(point).ok_or("has a device point that is none")?;
@@ -100,7 +112,8 @@ impl FromStr for At {
             "end" => Ok(Self::End),
             _ => Err(
                 "has a point that is none; they are begin, end, device.POINT, \
-                      fn:FUNCTION.entry, fn:FUNCTION.return, MODULE+0xOFFSET",
+                      fn:FUNCTION.entry, fn:FUNCTION.return, own:FUNCTION.entry, \
+                      own:FUNCTION.return, MODULE+0xOFFSET",
             ),
         }
     }
@@ -187,6 +200,7 @@ mod tests {
         let text = "schedule 1\n\
             A.read#2@device.before-completion -> B.rmmod#1@begin\n\
             B.rmmod#1@fn:kernfs_drain.entry -> A.read#2@end\n\
+            A.read#1@own:schedule_timeout.return -> B.rmmod#1@end\n\
             A#1@mydrv+0x1a4 -> B.rmmod#1@end\n";
         let schedule: Schedule = text.parse().expect("a schedule");
         assert_eq!(schedule.to_string(), text);
@@ -214,8 +228,13 @@ mod tests {
             Just(At::Begin),
             Just(At::End),
             "[a-z-]{1,9}".prop_map(At::Device),
-            "[a-z_.]{1,9}".prop_map(At::Entry),
-            "[A-Za-z_$.0-9]{1,9}".prop_map(At::Return),
+            ("[A-Za-z_$.0-9]{1,9}", any::<bool>(), any::<bool>()).prop_map(
+                |(function, entry, own)| At::Call {
+                    function,
+                    end: if entry { End::Entry } else { End::Return },
+                    own,
+                }
+            ),
             (word, any::<u64>()).prop_map(|(module, offset)| At::Instruction { module, offset }),
         ]
     }

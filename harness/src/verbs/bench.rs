@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
+mod detect;
 mod find;
+mod search;
 
 use super::campaign::{Campaign, Mix, Settings};
 use super::prepare::{self, Prepared, Wanted};
@@ -64,6 +66,7 @@ const METHOD: &str = "each round boots two fresh guests of one image, one after 
 pub fn run(command: &BenchCommand) -> Result<Exit, Error> {
     let command = match command {
         BenchCommand::Find(arguments) => return find::run(arguments),
+        BenchCommand::Detect(arguments) => return detect::run(arguments),
         overlap @ BenchCommand::Overlap { .. } => overlap,
     };
     let BenchCommand::Overlap {

@@ -15,12 +15,13 @@ use crate::engine::guest::{BootFailure, Guest, Happening, Loss, Recipe};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::interrupt::RunListens;
+use crate::judge::bandit::{self, Bandit, Novelty};
 use crate::judge::finding::{self, Evidence, Finding, Findings, GuestKind, Met, Setting};
-use crate::judge::oracle::{self, result_text, step_text};
-use crate::judge::plan::{Plan, Points, Program, Shape, Spot, leaks, plan};
-use crate::judge::record::Record;
+use crate::judge::oracle::{self, Collisions, result_text, step_text};
+use crate::judge::plan::{Plan, Points, Program, Shape, Spot, leaks, mix, plan};
+use crate::judge::record::{Asleep, Record};
 use crate::judge::statistics::Rate;
-use crate::judge::summary::{FindingLine, Summary};
+use crate::judge::summary::{Explored, FindingLine, Summary};
 use crate::report::dir::{self, KernelInfo, Manifest, RunDir};
 use crate::report::events::{self, Event, Reporter};
 use crate::report::picture::links::{Links, SourceUrl};
@@ -50,6 +51,8 @@ pub(super) trait Episodes {
     fn surveyed(&mut self, _program: &Program, _passes: &[Pass]) -> Vec<Spot> {
         Vec::new()
     }
+    /// How the last one went.
+    fn went(&mut self, _went: &Went<'_>) {}
     /// What came of the last one: the key of the failure that it showed. Not called for an episode
     /// that was lost with its guest for no fault of the driver; the next then stands for it.
     fn told(&mut self, _shown: Option<&str>) {}
@@ -62,6 +65,31 @@ pub(super) trait Episodes {
     fn done(&self) -> bool {
         false
     }
+    /// What is to be told beside what came of the last one.
+    fn events(&mut self) -> Vec<Event> {
+        Vec::new()
+    }
+    /// How far it is, and what the summary says of that.
+    fn explored(&self) -> Option<Explored> {
+        None
+    }
+    /// Keeps what is known by now; the summary is of this moment.
+    fn keep(&mut self, _summary: &Summary, _episode: u64) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// How an episode went.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Went<'a> {
+    /// What was to be.
+    pub(super) plan: &'a Plan,
+    /// What the guest and the device say.
+    pub(super) record: &'a Record,
+    /// Who was seen asleep.
+    pub(super) asleep: &'a [Asleep],
+    /// What its teardowns and ops came to.
+    pub(super) collisions: Collisions,
 }
 
 /// Seeded episodes of some shapes, or of the usual mix if there are none.
@@ -72,6 +100,15 @@ pub(super) struct Mix<'a> {
     shapes: Vec<Shape>,
     /// Where its actors can be held.
     points: Points,
+    /// Which shape comes next.
+    bandit: Option<Bandit>,
+    novelty: Novelty,
+    /// The shape that was chosen last, its chance, and what it has paid so far.
+    chosen: Option<(Shape, f64, f64)>,
+    /// What is to be told of the choices.
+    told: Vec<Event>,
+    /// The last episode's number.
+    number: u64,
     /// The target with what only a guest knows, once a guest has told.
     whole: Option<Chosen>,
     sees_leaks: bool,
@@ -97,6 +134,11 @@ impl<'a> Mix<'a> {
                 true => Points::among(prepared.functions.iter().cloned()),
                 false => Points::default(),
             },
+            bandit: None,
+            novelty: Novelty::default(),
+            chosen: None,
+            told: Vec::new(),
+            number: 0,
             whole: None,
             sees_leaks: false,
         }
@@ -110,16 +152,23 @@ fn looks_for_leaks(number: u64) -> bool {
 impl Episodes for Mix<'_> {
     fn next(&mut self, number: u64) -> Plan {
         let target = self.whole.as_ref().unwrap_or(self.target);
-        let usual = self.shapes.is_empty();
-        let shapes = match &self.shapes[..] {
-            _ if usual && self.sees_leaks && looks_for_leaks(number) => &[Shape::Leaks],
-            shapes => shapes,
+        // Only once a guest has told of the target is known which shapes it can have.
+        let (seed, shapes) = (self.seed, &self.shapes);
+        let bandit = (self.bandit).get_or_insert_with(|| Bandit::new(seed, &mix(target, shapes)));
+        let usual = shapes.is_empty();
+        let chosen = match usual && self.sees_leaks && looks_for_leaks(number) {
+            // As it was decided before the first episode: nothing is learnt of it.
+            true => Some((Shape::Leaks, 1.0)),
+            false => bandit.choose(number),
         };
-        let plan = plan(target, &self.points, self.seed, number, shapes);
+        self.chosen = chosen.map(|(shape, chance)| (shape, chance, 0.0));
+        self.number = number;
+        let shapes: Vec<_> = chosen.iter().map(|(shape, _)| *shape).collect();
+        let plan = plan(target, &self.points, seed, number, &shapes);
         match &plan.program {
             Some(program) if plan.shape == Shape::Survey => self.points.begin(program),
-            Some(program) => self.points.took(program),
-            None => {}
+            Some(program) if plan.pct.is_none() => self.points.took(program),
+            Some(_) | None => {}
         }
         plan
     }
@@ -128,7 +177,35 @@ impl Episodes for Mix<'_> {
         self.sees_leaks = true;
     }
 
+    fn went(&mut self, went: &Went<'_>) {
+        if let (Some((.., paid)), Some(report)) = (&mut self.chosen, &went.record.report) {
+            let order = bandit::order(went.plan, report);
+            *paid += self.novelty.episode(order, &went.collisions);
+        }
+    }
+
+    fn told(&mut self, shown: Option<&str>) {
+        let (Some((shape, chance, paid)), Some(bandit)) = (self.chosen.take(), &mut self.bandit)
+        else {
+            return;
+        };
+        let failure = shown.map_or(0.0, |key| self.novelty.failure(key));
+        let paid = (paid + failure).min(1.0);
+        bandit.paid(shape, chance, paid);
+        self.told.push(Event::Chosen {
+            episode: self.number,
+            shape,
+            chance,
+            paid,
+        });
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.told)
+    }
+
     fn looked(&mut self, whole: &Chosen) {
+        self.bandit = None;
         self.whole = Some(whole.clone());
     }
 
@@ -258,6 +335,8 @@ pub(super) struct Campaign<'a> {
     deadline: Option<Instant>,
     /// While a guest runs episodes.
     turn_began: Option<Instant>,
+    /// Wall time of the run that this one goes on with.
+    wall_before_ms: u64,
 }
 
 impl<'a> Campaign<'a> {
@@ -313,8 +392,26 @@ impl<'a> Campaign<'a> {
             next_episode: 1,
             deadline: None,
             turn_began: None,
+            wall_before_ms: 0,
             settings,
         })
+    }
+
+    /// Goes on with a run that came to this, its last episode of that number.
+    pub(super) fn resume(&mut self, before: Summary, episode: u64) -> Result<(), Error> {
+        self.findings = Findings::of(self.dir.findings()?);
+        self.next_episode = episode + 1;
+        self.wall_before_ms = before.wall_ms;
+        self.summary = Summary {
+            interrupted: false,
+            ..before
+        };
+        Ok(())
+    }
+
+    /// What its findings share.
+    pub(super) fn setting(&self) -> &Setting {
+        &self.setting
     }
 
     /// Where it is kept.
@@ -360,8 +457,10 @@ impl<'a> Campaign<'a> {
         // Kills what the cancelled future has left, before the summary says that all is gone.
         drop(runtime);
         self.count_turn();
-        self.summary.wall_ms = self.started.elapsed().as_millis() as u64;
+        self.summary.wall_ms = self.wall_ms();
         self.summary.findings = self.finding_lines();
+        self.summary.explored = episodes.explored();
+        episodes.keep(&self.summary, self.next_episode - 1)?;
         let exit = match &result {
             Ok(()) => self.summary.exit(),
             Err(error) => error.exit(),
@@ -377,6 +476,30 @@ impl<'a> Campaign<'a> {
         if let Some(began) = self.turn_began.take() {
             self.summary.episodes_ms += began.elapsed().as_millis() as u64;
         }
+    }
+
+    fn wall_ms(&self) -> u64 {
+        self.wall_before_ms + self.started.elapsed().as_millis() as u64
+    }
+
+    /// Tells whoever chooses the episodes what came of one, and the others how far he is.
+    fn told(&mut self, episodes: &mut dyn Episodes, shown: Option<&str>) -> Result<(), Error> {
+        episodes.told(shown);
+        for event in episodes.events() {
+            self.tell(&event)?;
+        }
+        let Some(explored) = episodes.explored() else {
+            return Ok(());
+        };
+        let summary = Summary {
+            wall_ms: self.wall_ms(),
+            findings: self.finding_lines(),
+            interrupted: true,
+            explored: Some(explored),
+            ..self.summary.clone()
+        };
+        episodes.keep(&summary, self.next_episode - 1)?;
+        Ok(())
     }
 
     fn finding_lines(&self) -> Vec<FindingLine> {
@@ -518,7 +641,7 @@ impl<'a> Campaign<'a> {
                     guest_ms,
                 };
                 let key = self.found(vec![Evidence::Guest { why }], met)?;
-                episodes.told(key.as_deref());
+                self.told(episodes, key.as_deref())?;
                 Ok(Ok(TurnEnd::Found))
             }
             Loss::Device(_) if self.summary.device_deaths < DEVICE_DEATHS => {
@@ -622,14 +745,21 @@ impl<'a> Campaign<'a> {
                     begun,
                 } => {
                     // Cut short by the report, but an episode all the same.
+                    let mut collisions = Collisions::default();
                     if let Some(report) = &record.report {
                         let held = !record.gates.is_empty();
-                        let collisions = oracle::collisions(&plan, report, held);
+                        collisions = oracle::collisions(&plan, report, held);
                         self.summary.add(!plan.gates.is_empty(), held, collisions);
                     }
+                    episodes.went(&Went {
+                        plan: &plan,
+                        record: &record,
+                        asleep: &[],
+                        collisions,
+                    });
                     self.records.insert(episode, *record);
                     let key = self.found(vec![Evidence::Kernel { report }], met(of, begun))?;
-                    episodes.told(key.as_deref());
+                    self.told(episodes, key.as_deref())?;
                     return Ok(Ok(TurnEnd::Found));
                 }
             };
@@ -647,6 +777,9 @@ impl<'a> Campaign<'a> {
             }
             if let Some(why) = whole.report.ungated.clone() {
                 self.tell(&Event::Ungated { episode, why })?;
+            }
+            if let Some(promise) = plan.pct {
+                self.summary.add_pct(promise);
             }
             if !whole.report.gates.is_empty() {
                 self.summary.add_gates(&whole.report.gates);
@@ -674,10 +807,16 @@ impl<'a> Campaign<'a> {
                 report: Some(whole.report),
                 ..whole.record
             };
+            episodes.went(&Went {
+                plan: &plan,
+                record: &record,
+                asleep: &whole.asleep,
+                collisions,
+            });
             self.records.insert(episode, record);
             let mut evidence = finding::evidence(verdict.violations, whole.witnessed, leaks);
             if evidence.is_empty() && !episodes.each_heard_out() {
-                episodes.told(None);
+                self.told(episodes, None)?;
                 continue;
             }
             // The kernel's own words, if there are any, tell more.
@@ -692,14 +831,14 @@ impl<'a> Campaign<'a> {
                 Err(_) => {}
             }
             if evidence.is_empty() {
-                episodes.told(None);
+                self.told(episodes, None)?;
                 if let Err(loss) = self.clear(guest).await {
                     return Ok(Err(loss));
                 }
                 continue;
             }
             let key = self.found(evidence, met(Some(episode), at))?;
-            episodes.told(key.as_deref());
+            self.told(episodes, key.as_deref())?;
             return Ok(Ok(TurnEnd::Found));
         }
         // Nothing is clean that was not heard to the end.

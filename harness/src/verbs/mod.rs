@@ -3,6 +3,7 @@
 pub mod bench;
 mod campaign;
 pub mod doctor;
+pub mod explore;
 pub mod gallery;
 pub mod image;
 pub mod lifetimes;

@@ -81,7 +81,7 @@ pub(super) fn seed_or_random(asked: Option<u64>) -> Result<u64, Error> {
     Ok(u64::from_le_bytes(bytes) % 1_000_000_000)
 }
 
-fn print(summary: &Summary, format: Format, dir: &Path) -> Result<(), Error> {
+pub(super) fn print(summary: &Summary, format: Format, dir: &Path) -> Result<(), Error> {
     match format {
         Format::Human => say(&human::summary(summary, dir)),
         Format::Json => say_json(summary),

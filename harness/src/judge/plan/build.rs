@@ -63,6 +63,7 @@ impl<'a> Builder<'a> {
                     survey: Vec::new(),
                 },
                 program: None,
+                pct: None,
                 gates: Vec::new(),
                 reactions: Vec::new(),
                 checks: Vec::new(),

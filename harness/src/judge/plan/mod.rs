@@ -12,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::schedule::pct::Promise;
 use crate::target::Chosen;
 use build::Builder;
 #[cfg(test)]
@@ -27,9 +28,11 @@ mod late;
 pub mod leaks;
 mod loops;
 mod naive;
+mod pct;
 mod placed;
 mod points;
 mod probe_fails;
+pub mod race;
 pub mod reduce;
 mod stress;
 mod unbind;
@@ -69,8 +72,10 @@ pub enum Shape {
     Leaks,
     /// Somebody is held at a point in a function while the other side begins or goes through.
     Placed,
-    /// Who passes which functions is noted, for [`Shape::Placed`].
+    /// Who passes which functions is noted, for [`Shape::Placed`] and [`Shape::Ordered`].
     Survey,
+    /// The actors go in turns, each until it stands at a point: one schedule of many.
+    Ordered,
     /// Tight loops of ops by weight, with or without a teardown that goes down and up.
     Loops,
     /// What people do by hand: one thread loads and unloads in a loop, two open, read and close.
@@ -98,6 +103,8 @@ pub enum Then {
     Raise(String),
     /// Let go what the gate of this tag holds.
     Release(String),
+    /// Let go what the gate of this tag holds, or would hold.
+    Free(String),
     /// QEMU takes the device of this id away.
     Unplug(String),
     /// QEMU plugs it in again.
@@ -265,6 +272,9 @@ pub struct Plan {
     /// The program that is surveyed, or of which a point is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<Program>,
+    /// What its order promises, where probabilistic concurrency testing chose it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pct: Option<Promise>,
     /// Steps of teardowns that bring the driver back, and so are no teardowns themselves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ups: Vec<Place>,
@@ -319,7 +329,8 @@ pub fn plan(target: &Chosen, points: &Points, seed: u64, number: u64, shapes: &[
         Shape::Late => builder.late(&mut rng),
         Shape::ProbeFails => builder.probe_fails(),
         Shape::Leaks => builder.leaks(),
-        Shape::Placed | Shape::Survey => builder.placed(points, seed, &mut rng),
+        // An order is planned by who knows the points.
+        Shape::Placed | Shape::Survey | Shape::Ordered => builder.placed(points, seed, &mut rng),
         Shape::Loops => builder.loops(&mut rng),
         Shape::Naive => builder.naive(),
     }
@@ -344,6 +355,37 @@ pub const MIX: &[(Shape, u32)] = &[
     (Shape::Late, 1),
     (Shape::ProbeFails, 1),
 ];
+
+/// The shapes that an episode of a target may have, with their weights: of these, or of all that
+/// the usual mix has.
+pub fn mix(target: &Chosen, shapes: &[Shape]) -> Vec<(Shape, f64)> {
+    if shapes == [Shape::Naive] {
+        return vec![(Shape::Naive, 1.0)];
+    }
+    let loops = target.target.loops.as_ref();
+    if let (Some(_), [Shape::Loops]) = (loops, shapes) {
+        return vec![(Shape::Loops, 1.0)];
+    }
+    let usual = MIX
+        .iter()
+        .filter(|(shape, _)| (shapes.is_empty() || shapes.contains(shape)) && can(target, *shape));
+    let mut mix: Vec<_> = usual
+        .map(|(shape, weight)| (*shape, f64::from(*weight)))
+        .collect();
+    if mix.is_empty() {
+        return vec![(Shape::Stress, 1.0)];
+    }
+    if let Some(loops) = loops.filter(|it| shapes.is_empty() && it.share > 0) {
+        // So much of the whole.
+        let sum: f64 = mix.iter().map(|(_, weight)| weight).sum();
+        let share = f64::from(loops.share.min(100)) / 100.0;
+        for (_, weight) in &mut mix {
+            *weight *= (1.0 - share) / sum;
+        }
+        mix.push((Shape::Loops, share));
+    }
+    mix
+}
 
 fn pick_shape(target: &Chosen, rng: &mut ChaCha8Rng, shapes: &[Shape]) -> Shape {
     // Made on purpose; no part of any mix.
@@ -383,8 +425,8 @@ fn can(target: &Chosen, shape: Shape) -> bool {
         Shape::Placed => {
             !target.lifetime.refuses && about.up.is_empty() && !Program::all(target).is_empty()
         }
-        // A survey is made on purpose; loops are chosen by the target's own share.
-        Shape::Survey | Shape::Loops | Shape::Leaks | Shape::Naive => false,
+        // A survey and an order are made on purpose; loops are chosen by the target's own share.
+        Shape::Survey | Shape::Ordered | Shape::Loops | Shape::Leaks | Shape::Naive => false,
     }
 }
 
@@ -540,6 +582,9 @@ mod tests {
                 let target = chosen(lifetime);
                 let plan = plan(&target, &sample(&target), seed, number, &[Shape::Placed]);
                 prop_assert_eq!(plan.shape, Shape::Placed);
+                if plan.pct.is_some() {
+                    continue;
+                }
                 let gate = &plan.episode.gates[0];
                 let actors = &plan.episode.actors;
                 if let Who::Actor(name) = &gate.who {
@@ -561,6 +606,36 @@ mod tests {
                     prop_assert!(exists(&plan, check.place), "{:?}", check);
                 }
             }
+        }
+
+        /// Who waits is let go by something, and who stands at a gate too.
+        #[test]
+        fn an_order_by_chance_leaves_nobody_standing(seed: u64, number in 1u64..1_000_000) {
+            let target = chosen("drained");
+            let plan = plan(&target, &sample(&target), seed, number, &[Shape::Placed]);
+            let Some(promise) = plan.pct else {
+                return Ok(());
+            };
+            prop_assert_eq!((promise.n, promise.k, promise.d), (2, 4, 2));
+            let then: Vec<_> = plan.reactions.iter().flat_map(|it| &it.then).collect();
+            for step in plan.episode.actors.iter().flat_map(|actor| &actor.steps) {
+                if let Step::WaitSignal { name, .. } = step {
+                    prop_assert!(then.contains(&&Then::Raise(name.clone())), "{:?}", plan);
+                }
+            }
+            for gate in &plan.episode.gates {
+                prop_assert!(then.contains(&&Then::Free(gate.tag.clone())), "{:?}", plan);
+            }
+            for check in &plan.checks {
+                prop_assert!(exists(&plan, check.place), "{:?}", check);
+            }
+        }
+
+        #[test]
+        fn the_mix_of_a_target_is_what_its_episodes_are(seed: u64, number in 1u64..1_000_000) {
+            let target = chosen("drained");
+            let shape = plan(&target, &Points::default(), seed, number, &[]).shape;
+            prop_assert!(mix(&target, &[]).iter().any(|(it, _)| *it == shape));
         }
 
         #[test]

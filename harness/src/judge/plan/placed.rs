@@ -2,6 +2,7 @@
 //! or goes all the way; then he is let go. And the survey that finds the points.
 
 use knobrig_proto::{FunctionGate, Step, Who};
+use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
@@ -15,6 +16,9 @@ use crate::target::Knob;
 const POINT: &str = "point";
 /// A held thread goes on after so long: who waits for it, rightly, needn't wait for more.
 const HOLD_MS: u64 = 400;
+/// One in so many orders is chosen by probabilistic concurrency testing, where a program has points
+/// for it; the others take the points in turns.
+const PCT_ONE_IN: u32 = 4;
 /// The point of an actor comes soon, or he ends; that of a worker when its time has come.
 const POINT_MS: u64 = 1_000;
 /// Who uses the driver.
@@ -41,10 +45,18 @@ impl Builder<'_> {
         };
         match points.of(program) {
             None => self.survey(program, points.candidates()),
-            Some(_) => match points.next(program, seed) {
-                Some(turn) => self.place(program, &turn, rng),
-                None => self.stress(rng, false),
-            },
+            Some(spots) => {
+                if rng.random_ratio(1, PCT_ONE_IN)
+                    && let Some(plan) = self.pct(program, spots, HOLD_MS, rng)
+                {
+                    self.plan = plan;
+                    return;
+                }
+                match points.next(program, seed) {
+                    Some(turn) => self.place(program, &turn, rng),
+                    None => self.stress(rng, false),
+                }
+            }
         }
         self.plan.program = Some(program.clone());
         let under_test = self.target.modules().map(|module| module.name.clone());
@@ -168,6 +180,15 @@ impl Builder<'_> {
         }
     }
 
+    /// The names of a program's actors, he who ends last.
+    pub(super) fn names(&self, program: &Program) -> [String; 2] {
+        let end = match program {
+            Program::Unbind(_) => UNBIND.to_owned(),
+            Program::Ops(_) | Program::Elsewhere => self.target.target.teardown.name.clone(),
+        };
+        [USER.to_owned(), end]
+    }
+
     /// Opens, uses and closes a knob.
     fn visit(&self, knob: &str) -> Vec<Step> {
         let knob = self.target.knobs().find(|it| it.name == knob);
@@ -180,15 +201,12 @@ impl Builder<'_> {
     }
 
     fn end_actor(&mut self, program: &Program, rng: Option<&mut ChaCha8Rng>) -> usize {
-        let name = match program {
-            Program::Unbind(_) => UNBIND.to_owned(),
-            Program::Ops(_) | Program::Elsewhere => self.target.target.teardown.name.clone(),
-        };
+        let [_, name] = self.names(program);
         self.actor(&name, true, rng)
     }
 
     /// What ends the binding or the module, with whoever else is there.
-    fn end(&mut self, program: &Program, actor: usize) -> Vec<Place> {
+    pub(super) fn end(&mut self, program: &Program, actor: usize) -> Vec<Place> {
         let unbind = self.target.target.unbind.clone();
         if let (Program::Unbind(_), Some(unbind)) = (program, unbind) {
             return vec![self.act_checked(actor, unbind, Rule::Unbinds, Expect::OkOr(vec![]))];
@@ -205,7 +223,7 @@ impl Builder<'_> {
     }
 
     /// In `after`: what is left of it goes.
-    fn leave(&mut self, program: &Program) {
+    pub(super) fn leave(&mut self, program: &Program) {
         match program {
             Program::Unbind(_) => {
                 self.check_paths_gone();

@@ -168,7 +168,7 @@ impl Points {
         &self.candidates
     }
 
-    /// The points of a program; `None` where it was not surveyed.
+    /// The points of a program, as they were passed; `None` where it was not surveyed.
     pub fn of(&self, program: &Program) -> Option<&[Spot]> {
         self.programs.get(program).map(|known| &*known.spots)
     }
@@ -181,8 +181,10 @@ impl Points {
 
     /// Takes in what a survey of a program saw.
     pub fn surveyed(&mut self, program: &Program, passes: &[Pass]) {
+        let mut passes: Vec<_> = passes.iter().collect();
+        passes.sort_by_key(|pass| pass.ns);
         let spots = passes
-            .iter()
+            .into_iter()
             // Somebody else's calls, an interrupt's above all, come when they like.
             .filter(|pass| pass.holdable && pass.who != Who::Anybody)
             .filter(|pass| pass.own || pass.who != Who::Worker)

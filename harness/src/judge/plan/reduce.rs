@@ -86,14 +86,14 @@ impl Plan {
         let released: BTreeSet<_> = kept_edges()
             .flat_map(|(_, reaction)| &reaction.then)
             .filter_map(|then| match then {
-                Then::Release(tag) => Some(tag.clone()),
+                Then::Release(tag) | Then::Free(tag) => Some(tag.clone()),
                 _ => None,
             })
             .collect();
         let was_released = |tag: &str| {
             let then = self.reactions.iter().flat_map(|it| &it.then);
             then.into_iter()
-                .any(|then| *then == Then::Release(tag.into()))
+                .any(|then| *then == Then::Release(tag.into()) || *then == Then::Free(tag.into()))
         };
         let step_kept = |actor: usize, index: usize, step: &Step| {
             !gone.contains(&Part::Step(actor, index))

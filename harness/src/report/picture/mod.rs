@@ -1,6 +1,7 @@
 //! Findings as pictures: a timeline as SVG, a run as one HTML page. Self-contained, no network, no
 //! script.
 
+pub mod chart;
 pub mod html;
 pub mod links;
 mod scale;

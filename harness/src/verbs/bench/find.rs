@@ -2,15 +2,14 @@
 
 use serde::Serialize;
 
-use super::super::campaign::{Campaign, Mix, Settings};
-use super::super::prepare::{self, Prepared, Wanted};
+use super::super::prepare::{self, Wanted};
 use super::super::run::{say, say_json};
+use super::search::{Search, median_ms, search};
 use crate::cli::{FindArgs, Format};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::judge::plan::Shape;
-use crate::report::dir::RunDir;
-use crate::report::progress::{Goal, SetUp};
+use crate::report::progress::SetUp;
 use crate::target::Chosen;
 
 /// Version of the JSON.
@@ -20,13 +19,6 @@ const METHOD: &str = "each seed boots a fresh guest of one image for each side, 
     the time is the guest's, from its first episode to the first finding, the load of the modules \
     included; the loops are four threads that go through open, one op and close, a teardown among \
     them where the target has one; a side that finds nothing counts with its whole budget";
-
-/// One search.
-#[derive(Clone, Debug, Serialize)]
-struct Search {
-    ms: u64,
-    title: Option<String>,
-}
 
 #[derive(Debug, Serialize)]
 struct Benchmark {
@@ -63,14 +55,10 @@ pub(super) fn run(arguments: &FindArgs) -> Result<Exit, Error> {
     let prepared = prepare::prepare(&target, &wanted, &SetUp::new())?;
     let (mut rig, mut loops) = (Vec::new(), Vec::new());
     for seed in 1..=arguments.seeds {
-        rig.push(search(&target, &prepared, seed, arguments, Vec::new())?);
-        loops.push(search(
-            &target,
-            &prepared,
-            seed,
-            arguments,
-            vec![Shape::Naive],
-        )?);
+        let budget = arguments.budget.0;
+        rig.push(search(&target, &prepared, seed, budget, Vec::new())?);
+        let shapes = vec![Shape::Naive];
+        loops.push(search(&target, &prepared, seed, budget, shapes)?);
         if arguments.format == Format::Human {
             let line = |name, side: &[Search]| {
                 let last = side.last();
@@ -84,7 +72,7 @@ pub(super) fn run(arguments: &FindArgs) -> Result<Exit, Error> {
             ))?;
         }
     }
-    let (one, other) = (median(&rig), median(&loops));
+    let (one, other) = (median_ms(&rig), median_ms(&loops));
     let result = Benchmark {
         version: VERSION,
         bench: "find",
@@ -93,46 +81,20 @@ pub(super) fn run(arguments: &FindArgs) -> Result<Exit, Error> {
         method: METHOD,
         rig,
         loops,
-        rig_median_ms: one,
-        loops_median_ms: other,
-        ratio: other as f64 / one.max(1) as f64,
+        rig_median_ms: one.median,
+        loops_median_ms: other.median,
+        ratio: other.median as f64 / one.median.max(1) as f64,
     };
     match arguments.format {
         Format::Json => say_json(&result)?,
         Format::Human => say(&format!(
-            "{} on Linux {}: median {one} ms, plain loops {other} ms: {:.1} times as fast\nmethod: {METHOD}\n",
-            result.title, result.kernel, result.ratio
+            "{} on Linux {}: median {}, plain loops {}: {:.1} times as fast\nmethod: {METHOD}\n",
+            result.title,
+            result.kernel,
+            one.in_seconds(),
+            other.in_seconds(),
+            result.ratio
         ))?,
     }
     Ok(Exit::Clean)
-}
-
-fn median(side: &[Search]) -> u64 {
-    let mut times: Vec<_> = side.iter().map(|search| search.ms).collect();
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or(0)
-}
-
-fn search(
-    target: &Chosen,
-    prepared: &Prepared,
-    seed: u64,
-    arguments: &FindArgs,
-    shapes: Vec<Shape>,
-) -> Result<Search, Error> {
-    let temp = tempfile::tempdir().map_err(Error::file("create a directory in", "/tmp"))?;
-    let dir = RunDir::create(&temp.path().join("run"))?;
-    let inner = Settings::inner(seed, Goal::Duration(arguments.budget.0), &[]);
-    let settings = Settings {
-        cpus: target.target.cpus.unwrap_or(inner.cpus),
-        ..inner
-    };
-    let started = std::time::Instant::now();
-    let summary = Campaign::new(started, target, prepared, settings, dir)?
-        .verdict(&mut Mix::new(target, prepared, seed, shapes))?;
-    let found = summary.findings.first();
-    Ok(Search {
-        ms: found.map_or(arguments.budget.0.as_millis() as u64, |it| it.guest_ms),
-        title: found.map(|it| it.title.clone()),
-    })
 }

@@ -1,0 +1,64 @@
+//! One search for a finding: how long, how many episodes. What `bench find` and `bench detect`
+//! share.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::super::campaign::{Campaign, Mix, Settings};
+use super::super::prepare::Prepared;
+use crate::error::Error;
+use crate::judge::plan::Shape;
+use crate::judge::statistics::Median;
+use crate::report::dir::RunDir;
+use crate::report::progress::Goal;
+use crate::target::Chosen;
+
+/// One search.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Search {
+    /// Which.
+    pub(super) seed: u64,
+    /// Of the guest's time, from its first episode on; the whole budget where nothing was found.
+    pub(super) ms: u64,
+    /// Episodes until then.
+    pub(super) episodes: u64,
+    /// What was found.
+    pub(super) title: Option<String>,
+}
+
+/// Looks for a finding in a fresh guest, by episodes of these shapes, or of the usual mix.
+pub(super) fn search(
+    target: &Chosen,
+    prepared: &Prepared,
+    seed: u64,
+    budget: Duration,
+    shapes: Vec<Shape>,
+) -> Result<Search, Error> {
+    let temp = tempfile::tempdir().map_err(Error::file("create a directory in", "/tmp"))?;
+    let dir = RunDir::create(&temp.path().join("run"))?;
+    let inner = Settings::inner(seed, Goal::Duration(budget), &[]);
+    let settings = Settings {
+        cpus: target.target.cpus.unwrap_or(inner.cpus),
+        ..inner
+    };
+    let started = std::time::Instant::now();
+    let summary = Campaign::new(started, target, prepared, settings, dir)?
+        .verdict(&mut Mix::new(target, prepared, seed, shapes))?;
+    let found = summary.findings.first();
+    let budget_ms = budget.as_millis() as u64;
+    Ok(Search {
+        seed,
+        // One that began in time may end after it.
+        ms: found.map_or(budget_ms, |it| it.guest_ms.min(budget_ms)),
+        episodes: found
+            .and_then(|it| it.episode)
+            .unwrap_or_else(|| summary.episodes()),
+        title: found.map(|it| it.title.clone()),
+    })
+}
+
+/// The median time of some searches, with its interval.
+pub(super) fn median_ms(searches: &[Search]) -> Median {
+    Median::of(searches.iter().map(|search| search.ms).collect())
+}

@@ -139,10 +139,11 @@ fn normal_form(
     }
     let mut form = Interleaving::new();
     while !left.is_empty() {
-        let free = (0..left.len()).filter(|at| {
+        // Of each actor only its next point can be.
+        let next = (0..passed.len()).filter_map(|actor| left.iter().position(|it| it.0 == actor));
+        let free = next.filter(|at| {
             let point = left[*at];
-            let before = &left[..*at];
-            (before.iter()).all(|other| other.0 != point.0 && !dependent(*other, point))
+            (left[..*at].iter()).all(|other| !dependent(*other, point))
         });
         // The first is free of all before it: there is one.
         let Some(least) = free.min_by_key(|at| left[*at].0) else {

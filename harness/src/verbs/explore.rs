@@ -33,7 +33,7 @@ const VERSION: u32 = 1;
 const STATE: &str = "explore.json";
 /// Who stands goes on by himself after so long: many times what a turn takes. Doubled where a
 /// schedule came to no result.
-const HOLD_MS: u64 = 1_000;
+const HOLD_MS: u64 = 500;
 /// Dry runs that may come to nothing: a driver that breaks in each has no points to explore.
 const DRY_RUNS: u32 = 4;
 
@@ -69,8 +69,8 @@ enum Stage {
     Failed(String),
 }
 
-struct Exploration<'a> {
-    target: &'a Chosen,
+struct Exploration {
+    target: Chosen,
     setting: Setting,
     race: Race,
     bound: u32,
@@ -93,7 +93,7 @@ struct Running {
     came: Option<Came>,
 }
 
-impl Exploration<'_> {
+impl Exploration {
     /// Takes in what a dry run saw; false if it saw nothing.
     fn dry_run(&mut self, went: &Went<'_>) -> bool {
         let Some(report) = &went.record.report else {
@@ -107,9 +107,13 @@ impl Exploration<'_> {
                 if report.passes.is_empty() {
                     return false;
                 }
-                let points = race::points(self.target, &self.race, &self.cuts, &report.passes);
-                let first = None;
-                Stage::Taps { points, first }
+                match race::points(&self.target, &self.race, &self.cuts, &report.passes) {
+                    Ok(points) => Stage::Taps {
+                        points,
+                        first: None,
+                    },
+                    Err(why) => Stage::Failed(why.to_string()),
+                }
             }
             Stage::Taps { points, first } => {
                 let gates = &went.record.gates;
@@ -136,13 +140,17 @@ impl Exploration<'_> {
     }
 }
 
-impl Episodes for Exploration<'_> {
+impl Episodes for Exploration {
+    fn looked(&mut self, whole: &Chosen) {
+        self.target = whole.clone();
+    }
+
     fn next(&mut self, number: u64) -> Plan {
         self.running = None;
-        let survey = || race::survey(self.target, &self.race, &self.candidates, number);
+        let survey = || race::survey(&self.target, &self.race, &self.candidates, number);
         match &self.stage {
             Stage::Survey | Stage::Failed(_) => survey(),
-            Stage::Taps { points, .. } => race::taps(self.target, &self.race, points, number),
+            Stage::Taps { points, .. } => race::taps(&self.target, &self.race, points, number),
             Stage::Schedules { ways, exhaust } => {
                 let next = exhaust.next();
                 let Some((schedule, went)) = next.and_then(|it| Some((it, exhaust.schedule(it)?)))
@@ -151,7 +159,8 @@ impl Episodes for Exploration<'_> {
                 };
                 let turns = Program::turns(went);
                 let hold_ms = HOLD_MS << exhaust.tried(schedule);
-                let ordered = race::ordered(self.target, &self.race, ways, &turns, number, hold_ms);
+                let ordered =
+                    race::ordered(&self.target, &self.race, ways, &turns, number, hold_ms);
                 let plan = ordered.plan.clone();
                 self.running = Some(Running {
                     number: schedule,
@@ -320,7 +329,7 @@ fn candidates(prepared: &Prepared, cuts: &[Cut]) -> Vec<String> {
 
 /// Goes on where an exploration stood.
 fn resume(
-    exploration: &mut Exploration<'_>,
+    exploration: &mut Exploration,
     campaign: &mut Campaign<'_>,
     state: State,
 ) -> Result<(), Error> {
@@ -407,7 +416,7 @@ pub fn run(arguments: &ExploreArgs, command: Vec<String>) -> Result<Exit, Error>
     let path = dir.path().join(STATE);
     let mut campaign = Campaign::new(started, &target, &prepared, settings, dir)?;
     let mut exploration = Exploration {
-        target: &target,
+        target: target.clone(),
         setting: campaign.setting().clone(),
         race,
         bound: state.as_ref().map_or(arguments.bound, |it| it.bound),

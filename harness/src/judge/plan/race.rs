@@ -14,7 +14,7 @@ use knobrig_proto::{End, EpisodeReport, FunctionGate, Outcome, Pass, Step, Who};
 
 use super::build::{Builder, SLOT};
 use super::points::{Program as Actors, Spot};
-use super::{Expect, Place, Plan, Rule, Shape, Then};
+use super::{Place, Plan, Shape, Then};
 use crate::judge::record::Seen;
 use crate::schedule::{Actor, At, Occurrence, Program, Turn};
 use crate::target::{AskingOp, Chosen, Knob};
@@ -99,6 +99,11 @@ pub struct BadRace {
     teardown: String,
 }
 
+/// More calls than there are gates for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} calls would be points, and there are gates for {CALLS}; choose fewer by --points")]
+pub struct TooManyCalls(usize);
+
 /// What kinds of points a race is cut at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cut {
@@ -136,6 +141,11 @@ impl std::fmt::Display for Cut {
             Self::Function(name) => name,
         })
     }
+}
+
+/// One space between words.
+fn spaced(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The name of an actor: A, B, …
@@ -211,7 +221,11 @@ impl Race {
         }
         let knob = visited.unwrap_or_default();
         Ok(Self {
-            text: text.split_whitespace().collect::<Vec<_>>().join(" "),
+            text: text
+                .split("||")
+                .map(spaced)
+                .collect::<Vec<_>>()
+                .join(" || "),
             actors,
             ending: match ending {
                 Some(true) => Actors::Unbind(knob),
@@ -477,6 +491,14 @@ impl Ordered {
         device_stood(&tag, seen)
     }
 
+    /// The step that an actor was in at a time, other than one that only waits for its turn.
+    pub fn step_at(&self, actor: Actor, report: &EpisodeReport, ns: u64) -> Option<usize> {
+        let outcomes = &report.actors.get(actor)?.outcomes;
+        let step = (outcomes.iter()).rposition(|it| it.start_ns <= ns && ns <= it.end_ns)?;
+        let mut waits = self.waits.iter();
+        (!waits.any(|((who, _), at)| *who == actor && *at == step)).then_some(step)
+    }
+
     /// When an actor had ended.
     pub fn ended(&self, actor: Actor, report: &EpisodeReport) -> Option<u64> {
         let outcomes = &report.actors.get(actor)?.outcomes;
@@ -615,12 +637,15 @@ fn one_by_one(way: &Program) -> Vec<Turn> {
 }
 
 /// The points of a race by a survey: calls of functions, and requests of the device.
+///
+/// # Errors
+/// There are more calls than gates.
 pub fn points(
     target: &Chosen,
     race: &Race,
     cuts: &[Cut],
     passes: &[Pass],
-) -> Vec<(Actor, Occurrence)> {
+) -> Result<Vec<(Actor, Occurrence)>, TooManyCalls> {
     let mut passes: Vec<_> = passes.iter().filter(|pass| pass.holdable).collect();
     passes.sort_by_key(|pass| pass.ns);
     let mut calls: Vec<(Actor, &Pass)> = Vec::new();
@@ -638,6 +663,9 @@ pub fn points(
         if wanted {
             calls.push((actor, pass));
         }
+    }
+    if calls.len() > CALLS {
+        return Err(TooManyCalls(calls.len()));
     }
     let mut points = Vec::new();
     for (actor, pass) in calls {
@@ -678,7 +706,7 @@ pub fn points(
             }
         }
     }
-    points
+    Ok(points)
 }
 
 /// Where each actor of a race begins, and the calls that actors of these names made in a survey.
@@ -742,7 +770,12 @@ pub fn ways(
                 .filter(|hold| hold.how != knobrig_proto::How::Spun)
                 .map(|hold| hold.ns),
         };
-        if let Some(time) = time {
+        // What is after the last op is the agent's own affair.
+        let outcomes = report.actors.get(*actor).map(|it| &it.outcomes[..]);
+        let mut ops = outcomes.unwrap_or_default().iter();
+        if let Some(time) = time
+            && ops.any(|op| op.start_ns <= time && time <= op.end_ns)
+        {
             times[*actor].push((time, point.clone()));
         }
     }
@@ -804,7 +837,7 @@ mod tests {
     #[test]
     fn a_race_is_read_and_what_is_none_is_told() {
         let race = race("read  myknob0||rmmod");
-        assert_eq!(race.text(), "read myknob0||rmmod");
+        assert_eq!(race.text(), "read myknob0 || rmmod");
         let calls = race.calls();
         let words = |actor: usize| -> Vec<_> {
             calls.actors[actor]

@@ -87,7 +87,7 @@ pub struct RunArgs {
     /// How many episodes run.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub episodes: Option<u64>,
-    /// Decides every episode; the same seed plans the same run [default: random].
+    /// Decides every episode, with what the episodes before it showed [default: random].
     #[arg(long)]
     pub seed: Option<u64>,
     /// vCPUs of the guest [default: the target's, else 2].

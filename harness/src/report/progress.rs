@@ -61,6 +61,8 @@ impl Live {
             Goal::Duration(goal) => {
                 format!("{} s left", goal.saturating_sub(elapsed).as_secs())
             }
+            // An end that no number tells: it is when all is known.
+            Goal::Episodes(u64::MAX) => "to go on".to_owned(),
             Goal::Episodes(goal) => format!("{} to go", goal.saturating_sub(self.episodes)),
         };
         format!(

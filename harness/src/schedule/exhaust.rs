@@ -14,6 +14,9 @@ use super::{Actor, Interleaving, Program};
 /// More schedules than this are not made: hours would pass over them.
 pub const MOST: usize = 20_000;
 
+/// How often a schedule runs that comes to no result.
+pub const TRIES: u32 = 3;
+
 /// What came of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -219,9 +222,6 @@ impl Exhaust {
         counts
     }
 }
-
-/// How often a schedule runs that comes to no result.
-pub const TRIES: u32 = 3;
 
 #[cfg(test)]
 mod tests {

@@ -23,7 +23,7 @@ use crate::judge::summary::{Explored, Summary};
 use crate::report::dir::{RunDir, write_json};
 use crate::report::events::Event;
 use crate::report::progress::{Goal, SetUp};
-use crate::schedule::exhaust::{Came, Exhaust};
+use crate::schedule::exhaust::{Came, Exhaust, TRIES};
 use crate::schedule::{Actor, Occurrence, Program, Turn};
 use crate::target::Chosen;
 
@@ -31,9 +31,9 @@ use crate::target::Chosen;
 const VERSION: u32 = 1;
 /// Where an exploration stands, in its directory.
 const STATE: &str = "explore.json";
-/// Who stands goes on by himself after so long: many times what a turn takes. Doubled where a
-/// schedule came to no result.
-const HOLD_MS: u64 = 500;
+/// Who stands goes on by himself after so long, many times what a turn takes: at first, and where a
+/// schedule came to no result. Less than the driver's own patience with its device.
+const HOLD_MS: [u64; TRIES as usize] = [500, 2_000, 4_000];
 /// Dry runs that may come to nothing: a driver that breaks in each has no points to explore.
 const DRY_RUNS: u32 = 4;
 
@@ -158,7 +158,8 @@ impl Episodes for Exploration {
                     return survey();
                 };
                 let turns = Program::turns(went);
-                let hold_ms = HOLD_MS << exhaust.tried(schedule);
+                let tried = exhaust.tried(schedule) as usize;
+                let hold_ms = HOLD_MS[tried.min(HOLD_MS.len() - 1)];
                 let ordered =
                     race::ordered(&self.target, &self.race, ways, &turns, number, hold_ms);
                 let plan = ordered.plan.clone();

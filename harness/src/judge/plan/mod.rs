@@ -359,8 +359,8 @@ pub const MIX: &[(Shape, u32)] = &[
 /// The shapes that an episode of a target may have, with their weights: of these, or of all that
 /// the usual mix has.
 pub fn mix(target: &Chosen, shapes: &[Shape]) -> Vec<(Shape, f64)> {
-    if shapes == [Shape::Naive] {
-        return vec![(Shape::Naive, 1.0)];
+    if let [shape @ (Shape::Naive | Shape::Leaks)] = *shapes {
+        return vec![(shape, 1.0)];
     }
     let loops = target.target.loops.as_ref();
     if let (Some(_), [Shape::Loops]) = (loops, shapes) {

@@ -100,6 +100,9 @@ mod tests {
     use crate::target::Chosen;
     use knobrig_proto::{ActorReport, End, GateReport, Hold, How, Outcome, Why};
 
+    /// A gate's tag, since when and until when it held, and why no longer.
+    type Holds<'a> = (&'a str, Option<(u64, u64, Why)>);
+
     /// `read myknob0 || rmmod`, B held at a function's entry in the midst of A's way.
     struct World {
         way: Program,
@@ -137,7 +140,7 @@ mod tests {
 
         /// Of a second try: a report in which the gates held so, and each actor's steps lasted until
         /// then, the last but one in the kernel.
-        fn came(&self, holds: &[(&str, Option<(u64, u64, Why)>)], ends: [u64; 2]) -> Came {
+        fn came(&self, holds: &[Holds<'_>], ends: [u64; 2]) -> Came {
             let gates = holds.iter().map(|(tag, hold)| GateReport {
                 tag: (*tag).into(),
                 unarmed: None,

@@ -2,6 +2,7 @@
 //! by the rig's own loops without gates, and by a loop as people write it in a shell.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
 
 use knobrig_images::Variant;
@@ -193,9 +194,9 @@ pub(super) fn run(arguments: &DetectArgs) -> Result<Exit, Error> {
     };
     for target in &targets {
         let variant = variant_of(target);
-        if !prepared.contains_key(&variant) {
+        if let Entry::Vacant(none) = prepared.entry(variant) {
             let wanted = Wanted::pinned(variant, arguments.accel);
-            prepared.insert(variant, prepare::prepare(target, &wanted, &SetUp::new())?);
+            none.insert(prepare::prepare(target, &wanted, &SetUp::new())?);
         }
     }
     let path = (arguments.out.clone()).unwrap_or_else(|| RunDir::default_path("detect"));

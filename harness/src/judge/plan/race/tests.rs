@@ -1,7 +1,9 @@
 //! Races as text, as points and as episodes.
 
+use knobrig_proto::{End, Step};
+
 use super::*;
-use crate::judge::plan::When;
+use crate::judge::plan::{Shape, Then, When};
 use crate::schedule::Schedule;
 
 fn chosen(lifetime: &str) -> Chosen {

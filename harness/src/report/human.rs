@@ -16,6 +16,9 @@ pub fn answer(summary: &Summary) -> String {
         0 if summary.interrupted => "interrupted: no finding so far".to_owned(),
         0 if summary.lost > 0 => "the rig failed: a guest was lost without a report".to_owned(),
         0 if episodes == 0 => "the rig failed: no episode ran".to_owned(),
+        0 if summary.explored.as_ref().is_some_and(|it| !it.is_whole()) => {
+            "not explored to its end: no finding so far".to_owned()
+        }
         0 => "clean: no finding".to_owned(),
         1 => "1 finding".to_owned(),
         count => format!("{count} findings"),

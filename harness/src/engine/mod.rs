@@ -10,3 +10,4 @@ mod plugs;
 pub mod probe;
 pub mod process;
 pub mod qemu;
+pub mod vcpu;

@@ -95,7 +95,8 @@ impl<'a> Mix<'a> {
             points: match prepared.gates {
                 true => Points::among(prepared.functions.iter().cloned()),
                 false => Points::default(),
-            },
+            }
+            .with_vcpus(prepared.plugin.is_some()),
             whole: None,
             sees_leaks: false,
         }
@@ -833,6 +834,7 @@ pub(super) fn recipe(
         console_log: dir.console_log(),
         device_trace: dir.device_trace(),
         symbols: Arc::new(ModuleSymbols::of(&prepared.files)),
+        plugin: prepared.plugin.clone(),
     }
 }
 

@@ -12,8 +12,10 @@ use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::schedule::{At, Schedule};
 use crate::target::Chosen;
 use build::Builder;
+pub use delays::Delays;
 #[cfg(test)]
 pub(crate) use points::sample;
 pub use points::{Points, Program, Spot};
@@ -21,12 +23,14 @@ pub use points::{Points, Program, Spot};
 mod build;
 mod counts;
 mod cpus;
+mod delays;
 mod elsewhere;
 mod gated;
 mod late;
 pub mod leaks;
 mod loops;
 mod naive;
+pub mod ordered;
 mod placed;
 mod points;
 mod probe_fails;
@@ -73,6 +77,11 @@ pub enum Shape {
     Survey,
     /// Tight loops of ops by weight, with or without a teardown that goes down and up.
     Loops,
+    /// As loops, or stress where the target has none, with vCPUs delayed at instructions of the
+    /// driver's.
+    Delays,
+    /// Two ops in an order of instructions that delays had found; no part of a run's mix.
+    Ordered,
     /// What people do by hand: one thread loads and unloads in a loop, two open, read and close.
     /// The benchmark's baseline; no part of a run's mix.
     Naive,
@@ -88,6 +97,8 @@ pub enum When {
     Settled(String, usize),
     /// It sleeps in it.
     Asleep(String, usize),
+    /// Delays or orders of vCPUs are armed, or can't be.
+    Armed,
 }
 
 /// What follows.
@@ -106,6 +117,8 @@ pub enum Then {
     Kill,
     /// Another one takes its place.
     Revive,
+    /// The orders of vCPUs are armed.
+    Arm,
 }
 
 /// Something that follows from something: an edge between guest and device.
@@ -262,6 +275,12 @@ pub struct Plan {
     pub reactions: Vec<Reaction>,
     /// What must come of it.
     pub checks: Vec<Check>,
+    /// How vCPUs are delayed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delays: Option<Delays>,
+    /// In which order actors pass instructions, each on a vCPU of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Schedule>,
     /// The program that is surveyed, or of which a point is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<Program>,
@@ -271,6 +290,23 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The modules in whose code vCPUs are delayed or ordered.
+    pub fn watched(&self) -> Vec<String> {
+        let mut modules = self
+            .delays
+            .as_ref()
+            .map_or(Vec::new(), |it| it.modules.clone());
+        let edges = self.order.iter().flat_map(|order| &order.edges);
+        for point in edges.flat_map(|edge| [&edge.before, &edge.after]) {
+            if let At::Instruction { module, .. } = &point.at
+                && !modules.contains(module)
+            {
+                modules.push(module.clone());
+            }
+        }
+        modules
+    }
+
     /// The same episode under another number.
     pub fn numbered(&self, number: u64) -> Self {
         let mut plan = self.clone();
@@ -307,7 +343,7 @@ pub fn marker(episode: u64) -> String {
 pub fn plan(target: &Chosen, points: &Points, seed: u64, number: u64, shapes: &[Shape]) -> Plan {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(number);
-    let shape = pick_shape(target, &mut rng, shapes);
+    let shape = pick_shape(target, points, &mut rng, shapes);
     let mut builder = Builder::new(target, shape, number);
     match shape {
         Shape::Gated => builder.gated(&mut rng),
@@ -321,6 +357,8 @@ pub fn plan(target: &Chosen, points: &Points, seed: u64, number: u64, shapes: &[
         Shape::Leaks => builder.leaks(),
         Shape::Placed | Shape::Survey => builder.placed(points, seed, &mut rng),
         Shape::Loops => builder.loops(&mut rng),
+        // An order is made of a finding, never of a seed.
+        Shape::Delays | Shape::Ordered => builder.delays(&mut rng),
         Shape::Naive => builder.naive(),
     }
     let off = &target.target.rules.off;
@@ -343,22 +381,45 @@ pub const MIX: &[(Shape, u32)] = &[
     (Shape::Elsewhere, 3),
     (Shape::Late, 1),
     (Shape::ProbeFails, 1),
+    (Shape::Delays, 20),
 ];
 
-fn pick_shape(target: &Chosen, rng: &mut ChaCha8Rng, shapes: &[Shape]) -> Shape {
+/// Of a hundred episodes of loops, so many are delayed where that can be.
+const DELAYED_LOOPS: u32 = 25;
+
+/// Whether an episode of these shapes, or of the usual mix if there are none, may delay vCPUs. The
+/// usual one doesn't where the device holds ops inside the driver: it places what delays search for.
+pub fn may_delay(target: &Chosen, shapes: &[Shape]) -> bool {
+    match shapes {
+        [] => build::gateable(target).next().is_none(),
+        shapes => shapes.contains(&Shape::Delays),
+    }
+}
+
+fn pick_shape(target: &Chosen, points: &Points, rng: &mut ChaCha8Rng, shapes: &[Shape]) -> Shape {
     // Made on purpose; no part of any mix.
     if let [shape @ (Shape::Naive | Shape::Leaks)] = *shapes {
         return shape;
     }
+    let delays = points.vcpus() && may_delay(target, shapes);
+    if shapes == [Shape::Delays] && delays {
+        return Shape::Delays;
+    }
     if let Some(loops) = &target.target.loops
         && (shapes.is_empty() && rng.random_range(0..100) < loops.share || shapes == [Shape::Loops])
     {
-        return Shape::Loops;
+        return match delays && rng.random_range(0..100) < DELAYED_LOOPS {
+            true => Shape::Delays,
+            false => Shape::Loops,
+        };
     }
     let choices: Vec<_> = MIX
         .iter()
         .filter(|(shape, _)| shapes.is_empty() || shapes.contains(shape))
-        .filter(|(shape, _)| can(target, *shape))
+        .filter(|(shape, _)| match shape {
+            Shape::Delays => delays,
+            shape => can(target, *shape),
+        })
         .collect();
     choices
         .choose_weighted(rng, |(_, weight)| *weight)
@@ -383,8 +444,14 @@ fn can(target: &Chosen, shape: Shape) -> bool {
         Shape::Placed => {
             !target.lifetime.refuses && about.up.is_empty() && !Program::all(target).is_empty()
         }
-        // A survey is made on purpose; loops are chosen by the target's own share.
-        Shape::Survey | Shape::Loops | Shape::Leaks | Shape::Naive => false,
+        // A survey is made on purpose; loops are chosen by the target's own share; for delays it takes
+        // more than a target.
+        Shape::Survey
+        | Shape::Loops
+        | Shape::Leaks
+        | Shape::Naive
+        | Shape::Delays
+        | Shape::Ordered => false,
     }
 }
 

@@ -30,7 +30,7 @@ mod late;
 pub mod leaks;
 mod loops;
 mod naive;
-pub mod ordered;
+pub mod instructions;
 mod placed;
 mod points;
 mod probe_fails;
@@ -81,7 +81,7 @@ pub enum Shape {
     /// driver's.
     Delays,
     /// Two ops in an order of instructions that delays had found; no part of a run's mix.
-    Ordered,
+    Instructions,
     /// What people do by hand: one thread loads and unloads in a loop, two open, read and close.
     /// The benchmark's baseline; no part of a run's mix.
     Naive,
@@ -358,7 +358,7 @@ pub fn plan(target: &Chosen, points: &Points, seed: u64, number: u64, shapes: &[
         Shape::Placed | Shape::Survey => builder.placed(points, seed, &mut rng),
         Shape::Loops => builder.loops(&mut rng),
         // An order is made of a finding, never of a seed.
-        Shape::Delays | Shape::Ordered => builder.delays(&mut rng),
+        Shape::Delays | Shape::Instructions => builder.delays(&mut rng),
         Shape::Naive => builder.naive(),
     }
     let off = &target.target.rules.off;
@@ -451,7 +451,7 @@ fn can(target: &Chosen, shape: Shape) -> bool {
         | Shape::Leaks
         | Shape::Naive
         | Shape::Delays
-        | Shape::Ordered => false,
+        | Shape::Instructions => false,
     }
 }
 

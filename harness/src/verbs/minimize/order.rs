@@ -4,7 +4,7 @@
 use crate::error::Error;
 use crate::judge::finding::Evidence;
 use crate::judge::plan::Plan;
-use crate::judge::plan::ordered::Race;
+use crate::judge::plan::instructions::Race;
 use crate::report::dir::RunDir;
 use crate::symbols::ModuleSymbols;
 

@@ -206,7 +206,7 @@ impl Plan {
         first: Option<&Op>,
     ) -> Self {
         let mut plan = self.clone();
-        plan.shape = Shape::Ordered;
+        plan.shape = Shape::Instructions;
         plan.delays = None;
         let wait = Step::WaitSignal {
             name: ARMED.into(),

@@ -125,7 +125,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub fail_fast: bool,
     /// Only episodes of these shapes: gated, placed, stress, birth, counts, unbind, elsewhere,
-    /// late, probe-fails, leaks [default: a mix of all].
+    /// late, probe-fails, leaks, delays [default: a mix of all].
     #[arg(long, value_delimiter = ',', value_parser = shape)]
     pub shapes: Vec<Shape>,
     /// No progress, only the summary.
@@ -509,6 +509,9 @@ pub struct FindArgs {
     /// The longest that either may look for it.
     #[arg(long, default_value = "60s")]
     pub budget: Span,
+    /// The rig runs only episodes of these shapes, as `run --shapes` has them [default: a mix of all].
+    #[arg(long, value_delimiter = ',', value_parser = shape)]
+    pub shapes: Vec<Shape>,
     /// Which kernel.
     #[command(flatten)]
     pub kernel: KernelArgs,

@@ -1,9 +1,11 @@
-//! The agent and the device program, built by cargo from this workspace.
+//! The agent, the device program and QEMU's plugin, built by cargo from this workspace.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
-use cargo_metadata::Message;
+use cargo_metadata::camino::Utf8PathBuf;
+use cargo_metadata::{Artifact, Message};
 
 use crate::error::Error;
 use crate::progress::Progress;
@@ -26,34 +28,75 @@ pub struct Programs {
 /// # Errors
 /// How cargo failed.
 pub fn ensure_programs(progress: &dyn Progress) -> Result<Programs, Error> {
-    let mut command = cargo();
+    let mut command = release("programs");
     command
-        .args(["build", "--release", "--target", TARGET])
         .args(["--package", "knobrig-agent", "--package", "dk-device"])
-        .arg("--message-format=json-render-diagnostics")
-        .arg("--target-dir")
-        .arg(target_dir().join("programs"))
         // Static: the guest has no libraries. The device is so too, for one build of both.
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
         // The guest unpacks the agent at each boot: 9 MB with line tables.
         .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
     let mut agent = None;
     let mut device = None;
-    let mut begun = false;
-    Run::new(
+    build(
         "build the agent and the device program",
         command,
-        Duration::from_secs(3600),
-    )
-    .lines(|stream, line| match stream {
+        progress,
+        |artifact| match artifact.target.name.as_str() {
+            "knobrig-agent" => agent = artifact.executable.or(agent.take()),
+            "dk-device" => device = artifact.executable.or(device.take()),
+            _ => {}
+        },
+    )?;
+    Ok(Programs {
+        agent: made(agent, "program knobrig-agent")?,
+        device: made(device, "program dk-device")?,
+    })
+}
+
+/// Builds the plugin that delays vCPUs, if it is not up to date. Apart from the programs: what QEMU
+/// loads can't be static.
+///
+/// # Errors
+/// How cargo failed.
+pub fn ensure_plugin(progress: &dyn Progress) -> Result<PathBuf, Error> {
+    let mut command = release("plugin");
+    command
+        .args(["--package", "knobrig-vcpu"])
+        .env("CARGO_ENCODED_RUSTFLAGS", "");
+    let mut plugin = None;
+    build("build QEMU's plugin", command, progress, |artifact| {
+        if artifact.target.name == "knobrig_vcpu" {
+            let mut files = artifact.filenames.into_iter();
+            plugin = files.find(|file| file.extension() == Some("so"));
+        }
+    })?;
+    made(plugin, "plugin knobrig-vcpu")
+}
+
+/// A release build, in a directory of its own.
+fn release(dir: &str) -> Command {
+    let mut command = cargo();
+    command
+        .args(["build", "--release", "--target", TARGET])
+        .arg("--message-format=json-render-diagnostics")
+        .arg("--target-dir")
+        .arg(target_dir().join(dir));
+    command
+}
+
+/// Runs such a build and hands on what it made.
+fn build(
+    what: &str,
+    command: Command,
+    progress: &dyn Progress,
+    mut made: impl FnMut(Artifact),
+) -> Result<(), Error> {
+    let mut begun = false;
+    Run::new(what, command, Duration::from_secs(3600)).lines(|stream, line| match stream {
         Stream::Out => {
             for message in Message::parse_stream(line.as_bytes()).flatten() {
                 if let Message::CompilerArtifact(artifact) = message {
-                    match artifact.target.name.as_str() {
-                        "knobrig-agent" => agent = artifact.executable.or(agent.take()),
-                        "dk-device" => device = artifact.executable.or(device.take()),
-                        _ => {}
-                    }
+                    made(artifact);
                 }
             }
         }
@@ -62,10 +105,7 @@ pub fn ensure_programs(progress: &dyn Progress) -> Result<Programs, Error> {
             if line.starts_with("Compiling") {
                 // Only now is it known that there is something to do.
                 if !std::mem::replace(&mut begun, true) {
-                    progress.begin(
-                        "build the agent and the device program",
-                        Some(Duration::from_secs(60)),
-                    );
+                    progress.begin(what, Some(Duration::from_secs(60)));
                 }
                 progress.update(0.0, line);
             } else if line.starts_with("warning") {
@@ -76,14 +116,12 @@ pub fn ensure_programs(progress: &dyn Progress) -> Result<Programs, Error> {
     if begun {
         progress.end();
     }
-    let made = |path: Option<cargo_metadata::camino::Utf8PathBuf>, name: &str| {
-        path.map(cargo_metadata::camino::Utf8PathBuf::into_std_path_buf)
-            .ok_or_else(|| Error::Toolchain(format!("cargo built no program {name}")))
-    };
-    Ok(Programs {
-        agent: made(agent, "knobrig-agent")?,
-        device: made(device, "dk-device")?,
-    })
+    Ok(())
+}
+
+fn made(path: Option<Utf8PathBuf>, what: &str) -> Result<PathBuf, Error> {
+    path.map(Utf8PathBuf::into_std_path_buf)
+        .ok_or_else(|| Error::Toolchain(format!("cargo built no {what}")))
 }
 
 /// Where our own cargo runs build: not where an outer cargo, which may wait for us, does.

@@ -209,8 +209,8 @@ impl History {
         self.generations.clear();
     }
 
-    /// Takes a line of a console; false if it tells of no module.
-    pub(crate) fn see(&mut self, text: &str, time_us: Option<u64>) -> bool {
+    /// Takes a line of a console, from `knobrig:` on; false if it tells of no module.
+    pub fn see(&mut self, text: &str, time_us: Option<u64>) -> bool {
         let text = text.trim_ascii();
         if let Some(module) = text.strip_prefix(UNLOADED) {
             self.unloaded(module, time_us);

@@ -9,9 +9,13 @@ use knobrig_klog::Report;
 use knobrig_proto::{EpisodeReport, FromGuest, ToGuest};
 use tokio::time::Instant;
 
+use knobrig_vcpu_proto::{Ordered, Range};
+
 use super::guest::{Guest, Happening, Loss};
+use super::vcpu::Texts;
+use crate::error::Error;
 use crate::judge::plan::{Plan, Then, When, marker};
-use crate::judge::record::{Asleep, Record, Seen};
+use crate::judge::record::{Asleep, Delayed, Record, Seen};
 
 /// Beyond the actors' own deadline: load, checks, and the report of what is stuck.
 const GRACE: Duration = Duration::from_secs(60);
@@ -66,6 +70,10 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
     guest.send(&ToGuest::Episode(plan.episode.clone())).await?;
     let end = Instant::now() + Duration::from_millis(plan.episode.deadline_ms) + GRACE;
     let mut course = Course::new(plan);
+    if plan.delays.is_some() && guest.vcpus().is_none() {
+        // They can't be, and nobody waits for them.
+        course.follow(guest, When::Armed).await?;
+    }
     let report = loop {
         match guest.next_until(end, "the episode's report").await? {
             Happening::Report {
@@ -77,7 +85,7 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
                 if let Some(first) = after.as_ref().and_then(|report| report.before.first()) {
                     guest.marked(&marker(id), first.start_ns);
                 }
-                let record = Box::new(record(guest, after, course.told));
+                let record = Box::new(record(guest, after, course));
                 return Ok(Ended::Kernel {
                     report,
                     episode,
@@ -92,6 +100,7 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
             }
         }
     };
+    course.disarm(guest).await?;
     // Whoever was to bring it back may not have come so far.
     guest.revive_device().await?;
     if (plan.gates.iter()).any(|gate| !course.let_go.contains(&gate.tag)) {
@@ -103,13 +112,14 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
     }
     // The answer comes after all that the device has told so far.
     let ring_runs = guest.device().status().await?.running;
-    course.witnessed.extend(guest.witnessed());
+    let mut witnessed = std::mem::take(&mut course.witnessed);
+    witnessed.extend(guest.witnessed());
     Ok(Ended::Whole(Box::new(Whole {
         report,
         held: !course.held.is_empty(),
-        asleep: course.asleep,
-        record: record(guest, None, course.told),
-        witnessed: course.witnessed,
+        asleep: std::mem::take(&mut course.asleep),
+        witnessed: std::mem::take(&mut course.witnessed),
+        record: record(guest, None, course),
         ring_runs,
     })))
 }
@@ -126,10 +136,12 @@ async fn aftermath(guest: &mut Guest, course: &mut Course<'_>) -> Option<Episode
     }
 }
 
-fn record(guest: &Guest, report: Option<EpisodeReport>, told: Vec<Event>) -> Record {
+fn record(guest: &Guest, report: Option<EpisodeReport>, course: Course<'_>) -> Record {
     Record {
         report,
-        gates: seen(guest, told),
+        delays: course.delayed,
+        orders: course.orders,
+        gates: seen(guest, course.told),
         log_ahead_ns: guest.log_ahead_ns(),
     }
 }
@@ -162,6 +174,18 @@ struct Course<'a> {
     witnessed: Vec<Event>,
     /// Who was seen asleep.
     asleep: Vec<Asleep>,
+    /// Where the code lies that is delayed.
+    texts: Texts,
+    /// All of it is loaded, here.
+    code: Option<Vec<Range>>,
+    /// It is time to arm delays or orders.
+    asked: bool,
+    /// They were armed.
+    armed: bool,
+    /// What came of its orders.
+    orders: Vec<Ordered>,
+    /// What came of its delays, once they have ended.
+    delayed: Option<Delayed>,
 }
 
 impl<'a> Course<'a> {
@@ -173,6 +197,12 @@ impl<'a> Course<'a> {
             told: Vec::new(),
             witnessed: Vec::new(),
             asleep: Vec::new(),
+            texts: Texts::of(&plan.watched()),
+            code: None,
+            asked: plan.delays.is_some(),
+            armed: false,
+            orders: Vec::new(),
+            delayed: None,
         }
     }
 
@@ -197,18 +227,18 @@ impl<'a> Course<'a> {
             }) if episode == id => {
                 if !wchan.is_empty() {
                     let when = When::Asleep(actor.clone(), step);
-                    self.follow(guest, &when).await?;
+                    self.follow(guest, when).await?;
                     self.asleep.push(Asleep {
                         actor: actor.clone(),
                         step,
                         place: wchan,
                     });
                 }
-                self.follow(guest, &When::Settled(actor, step)).await?;
+                self.follow(guest, When::Settled(actor, step)).await?;
             }
             Happening::Agent(FromGuest::Held { episode, tag }) if episode == id => {
                 self.held.insert(tag.clone());
-                self.follow(guest, &When::Held(tag)).await?;
+                self.follow(guest, When::Held(tag)).await?;
             }
             Happening::Gate(event @ Event::Witness { .. }) => self.witnessed.push(event),
             Happening::Gate(event @ Event::LetGo { .. }) => self.told.push(event),
@@ -216,11 +246,17 @@ impl<'a> Course<'a> {
                 self.told.push(event.clone());
                 if let Event::Held { tag, .. } = event {
                     self.held.insert(tag.clone());
-                    self.follow(guest, &When::Held(tag)).await?;
+                    self.follow(guest, When::Held(tag)).await?;
                 }
             }
+            Happening::Marker(line) => self.loaded(guest, &line).await?,
+            // The last delays are those that matter, and the report comes sooner without more.
+            Happening::ReportBegins => {
+                // If QEMU is gone by now, the report tells more than that.
+                let _ = self.disarm(guest).await;
+            }
             // A second report tells of what the first one broke.
-            Happening::Report { .. } | Happening::Agent(_) | Happening::Marker(_) => {}
+            Happening::Report { .. } | Happening::Agent(_) => {}
         }
         Ok(None)
     }
@@ -230,42 +266,106 @@ impl<'a> Course<'a> {
         self.plan.episode.gates.iter().any(|gate| gate.tag == tag)
     }
 
-    /// Does what follows from what has happened.
-    async fn follow(&mut self, guest: &mut Guest, what: &When) -> Result<(), Loss> {
-        let reactions = self.plan.reactions.iter().filter(|it| it.when == *what);
-        for then in reactions.flat_map(|reaction| &reaction.then) {
-            match then {
-                Then::Raise(name) => {
-                    let signal = ToGuest::Signal {
-                        episode: self.plan.episode.id,
-                        name: name.clone(),
-                    };
-                    guest.send(&signal).await?;
+    /// The console tells of a load: where delayed code lies now it is delayed.
+    async fn loaded(&mut self, guest: &mut Guest, line: &str) -> Result<(), Loss> {
+        let Some(code) = self.texts.see(line) else {
+            return Ok(());
+        };
+        self.code = Some(code);
+        match self.arm(guest).await? {
+            true => self.follow(guest, When::Armed).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Arms delays and orders if it is time and their code is there; true if that was the first time.
+    async fn arm(&mut self, guest: &mut Guest) -> Result<bool, Loss> {
+        let plan = self.plan;
+        let cpus = guest.cpus;
+        let (true, Some(vcpus)) = (self.asked, guest.vcpus()) else {
+            return Ok(false);
+        };
+        let Some(code) = self.code.clone() else {
+            return Ok(false);
+        };
+        if let Some(delays) = &plan.delays {
+            vcpus.arm(code, delays).await?;
+        }
+        if let Some(order) = &plan.order {
+            let edges = self.texts.edges(order, &plan.episode.actors, cpus);
+            vcpus.order(edges.map_err(Error::Rig)?).await?;
+        }
+        Ok(!std::mem::replace(&mut self.armed, true))
+    }
+
+    /// Ends the delays and orders, if there are any.
+    async fn disarm(&mut self, guest: &mut Guest) -> Result<(), Loss> {
+        let Some(vcpus) = guest.vcpus().filter(|_| self.armed) else {
+            return Ok(());
+        };
+        if self.plan.delays.is_some() && self.delayed.is_none() {
+            let counts = vcpus.disarm().await?;
+            self.delayed = Some(self.texts.delayed(counts));
+        }
+        if self.plan.order.is_some() && self.orders.is_empty() {
+            self.orders = vcpus.unorder().await?;
+        }
+        Ok(())
+    }
+
+    /// Does what follows from what has happened, and what follows from that.
+    async fn follow(&mut self, guest: &mut Guest, what: When) -> Result<(), Loss> {
+        let mut happened = vec![what];
+        while let Some(what) = happened.pop() {
+            let plan = self.plan;
+            let reactions = plan.reactions.iter().filter(|it| it.when == what);
+            for then in reactions.flat_map(|reaction| &reaction.then) {
+                if *then == Then::Arm {
+                    self.asked = true;
+                    // Without a plugin there is no order, and nobody waits for it.
+                    if self.arm(guest).await? || guest.vcpus().is_none() {
+                        happened.push(When::Armed);
+                    }
+                } else {
+                    self.carry_out(guest, then).await?;
                 }
-                // A function gate that is released before it holds anybody never does.
-                Then::Release(tag) | Then::Free(tag) if self.in_guest(tag) => {
-                    let release = ToGuest::Release {
-                        episode: self.plan.episode.id,
-                        tag: tag.clone(),
-                    };
-                    guest.send(&release).await?;
-                }
-                // A gate that holds nothing yet still has its request to come.
-                Then::Release(tag) if self.held.contains(tag) => {
-                    guest.device().release(tag).await?;
-                    self.let_go.insert(tag.clone());
-                }
-                Then::Release(_) => {}
-                Then::Free(tag) => {
-                    guest.device().disarm(tag).await?;
-                    guest.device().release(tag).await?;
-                    self.let_go.insert(tag.clone());
-                }
-                Then::Unplug(id) => guest.unplug(id).await?,
-                Then::Plug(id) => guest.plug(id).await?,
-                Then::Kill => guest.kill_device().await,
-                Then::Revive => guest.revive_device().await?,
             }
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, guest: &mut Guest, then: &Then) -> Result<(), Loss> {
+        match then {
+            Then::Raise(name) => {
+                let signal = ToGuest::Signal {
+                    episode: self.plan.episode.id,
+                    name: name.clone(),
+                };
+                guest.send(&signal).await?;
+            }
+            // A function gate that is released before it holds anybody never does.
+            Then::Release(tag) | Then::Free(tag) if self.in_guest(tag) => {
+                let release = ToGuest::Release {
+                    episode: self.plan.episode.id,
+                    tag: tag.clone(),
+                };
+                guest.send(&release).await?;
+            }
+            // A gate that holds nothing yet still has its request to come.
+            Then::Release(tag) if self.held.contains(tag) => {
+                guest.device().release(tag).await?;
+                self.let_go.insert(tag.clone());
+            }
+            Then::Release(_) | Then::Arm => {}
+            Then::Free(tag) => {
+                guest.device().disarm(tag).await?;
+                guest.device().release(tag).await?;
+                self.let_go.insert(tag.clone());
+            }
+            Then::Unplug(id) => guest.unplug(id).await?,
+            Then::Plug(id) => guest.plug(id).await?,
+            Then::Kill => guest.kill_device().await,
+            Then::Revive => guest.revive_device().await?,
         }
         Ok(())
     }

@@ -30,6 +30,7 @@ use super::monitor::Monitor;
 use super::plugs::Plugs;
 use super::process::{self, Tail};
 use super::qemu::{Accel, Descriptors, Machine, Qemu};
+use super::vcpu::Vcpus;
 use crate::error::Error;
 use crate::judge::record::Clocks;
 use crate::symbols::ModuleSymbols;
@@ -81,6 +82,8 @@ pub struct Recipe {
     pub device_trace: PathBuf,
     /// Names for what lay in modules that are gone.
     pub symbols: Arc<ModuleSymbols>,
+    /// QEMU's plugin that delays vCPUs, where it is to have it.
+    pub plugin: Option<PathBuf>,
 }
 
 /// Something that came from a guest.
@@ -99,6 +102,8 @@ pub enum Happening {
         /// When its first line came.
         begun: Instant,
     },
+    /// A report begins on the console; it comes when it is complete.
+    ReportBegins,
     /// A marker came by on the console.
     Marker(String),
 }
@@ -162,6 +167,7 @@ pub struct Guest {
     monitor: Monitor,
     plugs: Plugs,
     words: Words,
+    vcpus: Option<Vcpus>,
     heard: mpsc::Receiver<Heard>,
     /// Taken off `heard` while something else was awaited.
     kept: VecDeque<Happening>,
@@ -176,6 +182,8 @@ pub struct Guest {
     pub uptime_ms: u64,
     /// The kernel's release.
     pub release: String,
+    /// CPUs online.
+    pub cpus: u32,
     // Last: the sockets go after the processes that use them.
     _dir: TempDir,
 }
@@ -197,6 +205,7 @@ enum Heard {
     AgentGone(String),
     /// It sent what is no message: it and the harness don't fit, whatever the guest does.
     AgentGarbled(String),
+    ReportBegins,
     /// With the episode that it came of, and when its first line came.
     Report(Box<Report>, Option<u64>, Instant),
     /// With the kernel log's time, in microseconds.
@@ -220,8 +229,8 @@ impl Guest {
                 Ok(Happening::Agent(FromGuest::Hello {
                     version,
                     kernel,
+                    cpus,
                     uptime_ms,
-                    ..
                 })) => {
                     if version != knobrig_proto::VERSION {
                         return Err(BootFailure::Lost(Loss::Rig(Error::Rig(format!(
@@ -230,6 +239,7 @@ impl Guest {
                         )))));
                     }
                     guest.release = kernel;
+                    guest.cpus = cpus;
                     guest.uptime_ms = uptime_ms;
                     return Ok(guest);
                 }
@@ -256,10 +266,12 @@ impl Guest {
         let (console, console_qemu) = pair()?;
         let (agent, agent_qemu) = pair()?;
         let (monitor, monitor_qemu) = pair()?;
+        let (plugin, plugin_qemu) = pair()?;
         let fds = Descriptors {
             console: 3,
             agent: 4,
             monitor: 5,
+            plugin: 6,
         };
         let machine = Machine {
             accel: recipe.accel,
@@ -269,11 +281,14 @@ impl Guest {
             initrd: &recipe.initrd,
             device: &program.socket(),
             devices: &recipe.devices,
+            plugin: recipe.plugin.as_deref(),
         };
         let mut command = tokio::process::Command::new(&recipe.qemu.path);
         command.args(recipe.qemu.arguments(&machine, fds));
         command.stdout(Stdio::null()).stderr(Stdio::piped());
-        let mappings = vec![
+        let api = recipe.qemu.plugin_api().to_string();
+        command.env(knobrig_vcpu_proto::API_VARIABLE, api);
+        let mut mappings = vec![
             FdMapping {
                 parent_fd: console_qemu,
                 child_fd: fds.console,
@@ -287,13 +302,23 @@ impl Guest {
                 child_fd: fds.monitor,
             },
         ];
+        if recipe.plugin.is_some() {
+            mappings.push(FdMapping {
+                parent_fd: plugin_qemu,
+                child_fd: fds.plugin,
+            });
+        }
         command
             .fd_mappings(mappings)
             .map_err(|error| Error::Rig(format!("failed to hand QEMU its sockets: {error}")))?;
         let mut qemu = process::spawn(&mut command, &recipe.qemu.path)?;
         // It holds QEMU's ends of the sockets, which must close when QEMU does.
         drop(command);
-        let stderr = Tail::follow(qemu.stderr.take());
+        let mut stderr = Tail::follow(qemu.stderr.take());
+        let vcpus = match recipe.plugin {
+            None => None,
+            Some(_) => Some(greet(plugin, &mut qemu, &mut stderr).await?),
+        };
 
         let (sender, heard) = mpsc::channel(CHANNEL);
         let log = File::options()
@@ -322,6 +347,7 @@ impl Guest {
             plugs: Plugs::new(recipe, &program.socket()),
             words,
             program,
+            vcpus,
             heard,
             kept: VecDeque::new(),
             console_open: true,
@@ -333,6 +359,7 @@ impl Guest {
             next_do: 1,
             uptime_ms: 0,
             release: String::new(),
+            cpus: recipe.cpus,
             _dir: dir,
         })
     }
@@ -403,6 +430,7 @@ impl Guest {
                 episode,
                 begun,
             })),
+            Heard::ReportBegins => Ok(Some(Happening::ReportBegins)),
             Heard::Marker(line, time_us) => {
                 self.last_marker = time_us.map(|time_us| (line.clone(), time_us));
                 Ok(Some(Happening::Marker(line)))
@@ -582,6 +610,11 @@ impl Guest {
         Ok(())
     }
 
+    /// The plugin that delays vCPUs, where QEMU has it.
+    pub fn vcpus(&mut self) -> Option<&mut Vcpus> {
+        self.vcpus.as_mut()
+    }
+
     /// The device, to command it.
     pub fn device(&mut self) -> &mut Device {
         &mut self.device
@@ -621,6 +654,19 @@ fn boot_grace(uptime_ms: u64) -> Duration {
         BOOT * 2
     } else {
         Duration::ZERO
+    }
+}
+
+/// Until the plugin has said hello QEMU waits, and a QEMU that can't load it says why.
+async fn greet(socket: UnixStream, qemu: &mut Child, stderr: &mut Tail) -> Result<Vcpus, Error> {
+    match Vcpus::greet(socket).await {
+        Ok(vcpus) => Ok(vcpus),
+        Err(error) => {
+            // It has ended, or waits for a plugin that nobody speaks with.
+            let _ = qemu.kill().await;
+            let said = stderr.text().await;
+            Err(Error::Rig(format!("{error}; QEMU said: {said}")))
+        }
     }
 }
 
@@ -711,7 +757,12 @@ async fn hear_console(
             }
         }
         match words.get().pending() {
-            Some(_) => _ = pending_since.get_or_insert(now),
+            Some(_) => {
+                if pending_since.is_none() {
+                    heard.push(Heard::ReportBegins);
+                }
+                pending_since.get_or_insert(now);
+            }
             None => pending_since = None,
         }
         let marked = markers.push(bytes).into_iter();
@@ -761,8 +812,8 @@ struct Markers {
 impl Markers {
     /// A report comes out at most so many episodes late.
     const KEPT: usize = 64;
-    /// Bytes of a line that are looked at.
-    const LINE: usize = 512;
+    /// Bytes of a line that are looked at: more than the kernel has of one.
+    const LINE: usize = 2048;
 
     /// Markers that end in these bytes, each with its time in the log, in microseconds.
     fn push(&mut self, bytes: &[u8]) -> Vec<(String, Option<u64>)> {

@@ -11,3 +11,4 @@ pub mod probe;
 pub mod process;
 pub mod qemu;
 mod tsc;
+pub mod vcpu;

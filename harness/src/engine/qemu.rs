@@ -59,6 +59,8 @@ pub struct Machine<'a> {
     pub device: &'a Path,
     /// Devices of the target beside ours.
     pub devices: &'a [Device],
+    /// The plugin that delays vCPUs; only under TCG.
+    pub plugin: Option<&'a Path>,
 }
 
 /// Descriptors that QEMU inherits, each one end of a socket pair.
@@ -70,6 +72,8 @@ pub struct Descriptors {
     pub agent: i32,
     /// QEMU's monitor.
     pub monitor: i32,
+    /// The plugin's link, where there is one.
+    pub plugin: i32,
 }
 
 impl Qemu {
@@ -127,6 +131,26 @@ impl Qemu {
         format!("socket,id={id},path={},{reconnect}", socket.display())
     }
 
+    /// The newest of QEMU's plugin interfaces that this one surely takes. It refuses plugins that
+    /// stand for one below or above those that it knows: 0 and 1 up to 8.2, 2 and its successors
+    /// from 9.0 on, 7 from 11.1 on.
+    pub fn plugin_api(&self) -> i32 {
+        match self.version {
+            version if version >= Version(11, 1) => 7,
+            version if version >= Version(9, 0) => 2,
+            _ => 1,
+        }
+    }
+
+    /// The arguments for a machine of nothing, which never runs, that loads a plugin.
+    pub fn plugin_trial(plugin: &Path, fd: i32) -> Vec<OsString> {
+        let words = ["-nodefaults", "-no-user-config", "-display", "none", "-S"];
+        let machine = ["-machine", "none", "-accel", "tcg", "-plugin"];
+        (words.into_iter().chain(machine).map(OsString::from))
+            .chain([plugin_option(plugin, fd).into()])
+            .collect()
+    }
+
     /// The arguments for a machine.
     pub fn arguments(&self, machine: &Machine<'_>, fds: Descriptors) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
@@ -177,6 +201,9 @@ impl Qemu {
         option("device", our_device(OURS, OURS));
         option("chardev", format!("socket,id=monitor,fd={}", fds.monitor));
         option("mon", "chardev=monitor,mode=control".into());
+        if let Some(plugin) = machine.plugin {
+            option("plugin", plugin_option(plugin, fds.plugin));
+        }
         for device in machine.devices {
             arguments.extend(device.options.iter().map(OsString::from));
             arguments.push("-device".into());
@@ -184,6 +211,12 @@ impl Qemu {
         }
         arguments
     }
+}
+
+/// What `-plugin` says. A comma ends a value unless it is doubled.
+fn plugin_option(plugin: &Path, fd: i32) -> String {
+    let path = plugin.display().to_string().replace(',', ",,");
+    format!("file={path},fd={fd}")
 }
 
 /// A device of the target's, as `-device` and `device_add` take it.
@@ -254,6 +287,7 @@ mod tests {
             kernel: "/k".as_ref(),
             initrd: "/i".as_ref(),
             device: "/d.sock".as_ref(),
+            plugin: Some("/a,b/p.so".as_ref()),
             devices: &[Device {
                 id: "rng0".into(),
                 device: "virtio-rng-pci,addr=1e.0".into(),
@@ -266,6 +300,7 @@ mod tests {
                 console: 3,
                 agent: 4,
                 monitor: 5,
+                plugin: 6,
             },
         );
         let words: Vec<_> = arguments
@@ -281,6 +316,22 @@ mod tests {
         assert!(arguments(Version(9, 1)).contains("path=/d.sock,reconnect=1 "));
         assert!(arguments(Version(9, 2)).contains("path=/d.sock,reconnect-ms=200 "));
         assert!(arguments(Version(11, 1)).contains("path=/d.sock,reconnect-ms=200 "));
+    }
+
+    #[test]
+    fn a_plugin_stands_for_an_interface_that_the_version_takes() {
+        let api = |version| {
+            let qemu = Qemu {
+                path: PROGRAM.into(),
+                version,
+                text: String::new(),
+            };
+            qemu.plugin_api()
+        };
+        let apis =
+            [(7, 2), (8, 2), (9, 0), (10, 2), (11, 0), (11, 1)].map(|(a, b)| api(Version(a, b)));
+        assert_eq!(apis, [1, 1, 2, 2, 2, 7]);
+        assert!(arguments(Version(7, 2)).contains("-plugin file=/a,,b/p.so,fd=6"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use dk_control::Event;
 use knobrig_proto::EpisodeReport;
+use knobrig_vcpu_proto::Ordered;
 use serde::{Deserialize, Serialize};
 
 /// An episode as it went.
@@ -15,6 +16,39 @@ pub struct Record {
     /// known.
     #[serde(default)]
     pub log_ahead_ns: Option<i64>,
+    /// What came of its delays; absent if there were none, or QEMU was gone before they ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delays: Option<Delayed>,
+    /// What came of the edges of its order, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<Ordered>,
+}
+
+/// What came of an episode's delays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delayed {
+    /// Instructions that vCPUs passed in the code that was delayed.
+    pub instructions: u64,
+    /// Delays.
+    pub delays: u64,
+    /// Their lengths together, in microseconds.
+    pub delayed_us: u64,
+    /// The last ones, vCPU by vCPU, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recent: Vec<Stood>,
+}
+
+/// A delay: where a vCPU stood, and where it was next, in bytes of a module's `.text`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stood {
+    /// The vCPU.
+    pub vcpu: u32,
+    /// The module.
+    pub module: String,
+    /// The instruction that it had not run yet.
+    pub at: u64,
+    /// The one that it ran next after that, if it did.
+    pub next: Option<u64>,
 }
 
 impl Record {

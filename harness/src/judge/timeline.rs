@@ -426,6 +426,8 @@ mod tests {
             report: Some(report),
             gates: gates.into(),
             log_ahead_ns: Some(0),
+            delays: None,
+            orders: Vec::new(),
         };
         (plan, record)
     }

@@ -136,6 +136,12 @@ fn course(text: &mut String, plan: &Plan) {
     for gate in &plan.episode.gates {
         let _ = writeln!(text, "    kernel       {}", function_gate(gate));
     }
+    if let Some(delays) = words.delays() {
+        let _ = writeln!(text, "    QEMU         {delays}");
+    }
+    for edge in plan.order.iter().flat_map(|order| &order.edges) {
+        let _ = writeln!(text, "    QEMU         {edge}");
+    }
     for reaction in &plan.reactions {
         let _ = writeln!(text, "    when         {}", words.reaction(reaction));
     }

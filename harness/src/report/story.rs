@@ -22,7 +22,8 @@ impl<'a> Words<'a> {
     /// Those of this plan.
     pub fn of(plan: &'a Plan) -> Self {
         let actors = plan.episode.actors.iter().flat_map(|actor| &actor.steps);
-        let paths = (actors.chain(&plan.episode.after))
+        let steps = plan.episode.before.iter().chain(actors);
+        let paths = (steps.chain(&plan.episode.after))
             .filter_map(|step| match step {
                 Step::Open { path, slot, .. } => Some((*slot, path.as_str())),
                 _ => None,
@@ -59,6 +60,7 @@ impl<'a> Words<'a> {
             Then::Plug(id) => format!("plug {id} in again"),
             Then::Kill => "kill the device".into(),
             Then::Revive => "bring the device back".into(),
+            Then::Arm => "arm the order".into(),
         });
         let then: Vec<_> = then.collect();
         format!("{}: {}", self.when(&reaction.when), then.join(", "))
@@ -75,7 +77,20 @@ impl<'a> Words<'a> {
                 let step = self.step_of(name, *step);
                 format!("{name} waits in \"{step}\"")
             }
+            When::Armed => "it is armed".into(),
         }
+    }
+
+    /// How vCPUs are delayed, if they are.
+    pub fn delays(&self) -> Option<String> {
+        let delays = self.plan.delays.as_ref()?;
+        Some(format!(
+            "vCPUs are delayed at one instruction in {} of {}, by up to {} us each (seed {})",
+            delays.law.one_in,
+            delays.modules.join(", "),
+            delays.law.longest_us,
+            delays.law.seed
+        ))
     }
 
     fn step_of(&self, name: &str, step: usize) -> String {
@@ -102,6 +117,7 @@ impl<'a> Words<'a> {
                 Then::Plug(id) => format!("{id} is plugged in again"),
                 Then::Kill => "the device dies".into(),
                 Then::Revive => "the device comes back".into(),
+                Then::Arm => "the order is armed".into(),
             })
             .collect();
         format!("{from} before {}", to.join(" and "))
@@ -202,6 +218,10 @@ pub fn edge(plan: &Plan, part: &Part) -> Option<String> {
                 }
                 _ => None,
             }
+        }
+        Part::Order(number) => {
+            let edge = plan.order.as_ref()?.edges.get(*number)?;
+            Some(format!("{} before {}", edge.before, edge.after))
         }
         Part::Actor(_) | Part::After(_) => None,
     }

@@ -1,6 +1,9 @@
 //! Blind delays: now and then an actor is put to sleep where it stands, and the others overtake it
 //! (noise injection: O. Edelstein et al., "Multithreaded Java program test generation", IBM Systems
 //! Journal 41(1), 2002). What needs no knowledge of the points can be done to any driver.
+//!
+//! Here among the points of a program; the same among the instructions of a driver in a guest is
+//! `knobrig_vcpu_proto::Law`.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -128,6 +128,14 @@ impl Image {
         })
     }
 
+    /// Where the function of that name and size begins, in bytes of the section.
+    pub fn start(&self, section: &str, name: &str, size: u64) -> Option<u64> {
+        let section = *self.sections.get(section)?;
+        let mut functions = self.functions(name, size);
+        let entry = functions.find(|entry| entry.section == section)?;
+        Some(entry.start)
+    }
+
     /// The functions of that name and size.
     fn functions(&self, name: &str, size: u64) -> impl Iterator<Item = &Entry> {
         let all = self.by_name.get(name).map_or(&[][..], Vec::as_slice);

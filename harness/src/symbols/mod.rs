@@ -121,6 +121,17 @@ impl ModuleSymbols {
     }
 }
 
+impl ModuleSymbols {
+    /// Where a frame's function begins, in bytes of its module's `.text`; nothing if the module's file
+    /// has none of that name and size there.
+    pub fn start(&self, module: &str, frame: &Frame) -> Option<u64> {
+        let path = self.files.get(module)?;
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let image = (read.entry(module.to_owned())).or_insert_with(|| Image::open(path).ok());
+        image.as_ref()?.start(".text", &frame.symbol, frame.size?)
+    }
+}
+
 impl Symbols for ModuleSymbols {
     fn symbol(&self, module: &str, section: &str, offset: u64) -> Option<Symbol> {
         let path = self.files.get(module)?;

@@ -133,7 +133,8 @@ impl<'a> Mix<'a> {
             points: match prepared.gates {
                 true => Points::among(prepared.functions.iter().cloned()),
                 false => Points::default(),
-            },
+            }
+            .with_vcpus(prepared.plugin.is_some()),
             bandit: None,
             novelty: Novelty::default(),
             chosen: None,
@@ -154,7 +155,9 @@ impl Episodes for Mix<'_> {
         let target = self.whole.as_ref().unwrap_or(self.target);
         // Only once a guest has told of the target is known which shapes it can have.
         let (seed, shapes) = (self.seed, &self.shapes);
-        let bandit = (self.bandit).get_or_insert_with(|| Bandit::new(seed, &mix(target, shapes)));
+        let vcpus = self.points.vcpus();
+        let bandit =
+            (self.bandit).get_or_insert_with(|| Bandit::new(seed, &mix(target, vcpus, shapes)));
         let usual = shapes.is_empty();
         let chosen = match usual && self.sees_leaks && looks_for_leaks(number) {
             // As it was decided before the first episode: nothing is learnt of it.
@@ -979,6 +982,7 @@ pub(super) fn recipe(
         console_log: dir.console_log(),
         device_trace: dir.device_trace(),
         symbols: Arc::new(ModuleSymbols::of(&prepared.files)),
+        plugin: prepared.plugin.clone(),
     }
 }
 

@@ -2,10 +2,13 @@
 
 use knobrig_images::{Cache, KernelRequest, Variant};
 
+use super::campaign::block_on;
 use crate::engine::probe::{self, Kvm};
 use crate::engine::qemu::Qemu;
+use crate::engine::vcpu;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::report::progress::SetUp;
 
 /// One line.
 struct Line {
@@ -19,7 +22,7 @@ struct Line {
 /// # Errors
 /// The cache can't be opened.
 pub fn run() -> Result<Exit, Error> {
-    let lines = [qemu(), kvm(), packages(), image()?];
+    let lines = [qemu(), kvm(), plugin()?, packages(), image()?];
     for line in &lines {
         println!(
             "{}  {:<8} {}",
@@ -59,6 +62,26 @@ fn kvm() -> Line {
         subject: "KVM",
         text,
     }
+}
+
+/// A run without delays finds less under TCG, and goes.
+fn plugin() -> Result<Line, Error> {
+    let text = match Qemu::find() {
+        Err(_) => "whether QEMU loads the plugin that delays vCPUs shows once there is one".into(),
+        Ok(qemu) => {
+            let plugin = knobrig_images::ensure_plugin(&SetUp::new())?;
+            match block_on(vcpu::trial(&qemu, &plugin)) {
+                Ok(()) => "QEMU loads the plugin that delays vCPUs, which works under TCG".into(),
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(why) => format!("vCPUs can't be delayed: {why}"),
+            }
+        }
+    };
+    Ok(Line {
+        ok: true,
+        subject: "plugin",
+        text,
+    })
 }
 
 fn packages() -> Line {

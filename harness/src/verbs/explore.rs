@@ -399,6 +399,7 @@ pub fn run(arguments: &ExploreArgs, command: Vec<String>) -> Result<Exit, Error>
         kernel: arguments.kernel.choice(),
         accel: arguments.accel,
         module_dirs: Vec::new(),
+        delays: false,
     };
     let prepared = prepare::prepare(&target, &wanted, &SetUp::new())?;
     if !prepared.gates {

@@ -16,6 +16,7 @@ use super::run::{say, say_json, seed_or_random, write_cases};
 use crate::cli::{Format, GalleryArgs};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::judge::plan::may_delay;
 use crate::judge::summary::{FindingLine, Summary};
 use crate::report::dir::{RunDir, write_json, write_whole};
 use crate::report::format::suite::{Case, Problem, Suite};
@@ -232,7 +233,10 @@ impl Gallery<'_> {
         seed: u64,
         goal: Goal,
     ) -> Result<(Summary, Duration), Error> {
-        let wanted = Wanted::pinned(variant, self.arguments.accel);
+        let wanted = Wanted {
+            delays: may_delay(target, &[]),
+            ..Wanted::pinned(variant, self.arguments.accel)
+        };
         // The modules are the same for all of a target's lifetimes and mutants.
         let prepared = match self.prepared.entry(variant) {
             Entry::Occupied(done) => done.into_mut(),

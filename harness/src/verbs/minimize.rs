@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+mod order;
+
 use super::campaign::Episodes;
 use super::repro::{Attempts, Case};
 use super::run::{say, say_json};
@@ -63,12 +65,18 @@ struct Edge {
 /// # Errors
 /// The finding can't be read, set-up failed, or the rig did.
 pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error> {
-    let case = Case::open(&arguments.case, false)?;
+    let mut case = Case::open(&arguments.case, false)?;
     let started = Instant::now();
     let path = (arguments.out.clone())
         .unwrap_or_else(|| RunDir::default_path(&format!("{}-minimize", case.target.target.name)));
     let shrinking = RunDir::create(&path)?;
     let kept_in = shrinking.path().to_owned();
+    if case.plan.delays.is_some() && case.prepared.plugin.is_some() {
+        let dir = RunDir::create(&kept_in.join("orders"))?;
+        if let Some(ordered) = order::search(&case, dir, &command)? {
+            case.plan = ordered;
+        }
+    }
     let mut shrink = Shrink::new(&case.plan, &case.replay.reproducer.key, arguments.tries);
     case.campaign(shrinking, &command)?.verdict(&mut shrink)?;
     if !shrink.whole_shows {

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use knobrig_images::{Cache, GivenKernel, Kernel, KernelRequest, Progress, Variant};
 
+use super::campaign::block_on;
 use crate::cli::AccelChoice;
 use crate::cli::kernel::KernelChoice;
 use crate::engine::probe;
 use crate::engine::qemu::{Accel, Qemu};
+use crate::engine::vcpu;
 use crate::error::Error;
 use crate::symbols::{self, Files};
 use crate::target::{Chosen, Module};
@@ -28,6 +30,8 @@ pub struct Wanted {
     /// Directories with the sources of modules, each of which takes the place of the target's
     /// module of its name.
     pub module_dirs: Vec<PathBuf>,
+    /// vCPUs are to be delayed, where QEMU can do that.
+    pub delays: bool,
 }
 
 impl Wanted {
@@ -37,6 +41,7 @@ impl Wanted {
             kernel: KernelChoice::Built(KernelRequest::pinned(variant)),
             accel,
             module_dirs: Vec::new(),
+            delays: false,
         }
     }
 }
@@ -62,6 +67,8 @@ pub struct Prepared {
     pub gates: bool,
     /// The modules in the initramfs, by name.
     pub modules: Vec<(String, PathBuf)>,
+    /// QEMU's plugin that delays vCPUs, where it is wanted and QEMU loads it.
+    pub plugin: Option<PathBuf>,
 }
 
 /// Sets up for a target.
@@ -128,6 +135,10 @@ pub fn prepare(
     modules.extend(needed);
     let initrd = knobrig_images::initramfs(&cache, &programs.agent, &modules, &order)?;
     let accel = accel(wanted.accel)?;
+    let plugin = match wanted.delays {
+        true => plugin(&qemu, accel, progress)?,
+        false => None,
+    };
     Ok(Prepared {
         qemu,
         accel,
@@ -138,7 +149,25 @@ pub fn prepare(
         files,
         gates,
         modules,
+        plugin,
     })
+}
+
+/// QEMU's plugin that delays vCPUs; none, and why is said, where QEMU doesn't load it.
+fn plugin(qemu: &Qemu, accel: Accel, progress: &dyn Progress) -> Result<Option<PathBuf>, Error> {
+    if accel != Accel::Tcg {
+        progress.say("vCPUs are not delayed: under KVM no plugin sees the guest's code");
+        return Ok(None);
+    }
+    let plugin = knobrig_images::ensure_plugin(progress)?;
+    match block_on(vcpu::trial(qemu, &plugin)) {
+        Ok(()) => Ok(Some(plugin)),
+        Err(Error::Interrupted) => Err(Error::Interrupted),
+        Err(why) => {
+            progress.say(&format!("vCPUs are not delayed: {why}"));
+            Ok(None)
+        }
+    }
 }
 
 /// The kernel that was asked for, and the modules that must come first in it.

@@ -92,6 +92,7 @@ impl Case {
             )?,
             accel: arguments.accel,
             module_dirs: Vec::new(),
+            delays: !plan.watched().is_empty(),
         };
         let prepared = prepare::prepare(&target, &wanted, &SetUp::new())?;
         let mut differs = Vec::new();
@@ -100,6 +101,9 @@ impl Case {
                 "the kernel image is {}, it was {}",
                 prepared.kernel.id, setting.kernel
             ));
+        }
+        if !plan.watched().is_empty() && prepared.plugin.is_none() {
+            differs.push("vCPUs can't be held here, as they were when it was met".into());
         }
         if correct && let Some(mutant) = &setting.mutant {
             let name = arguments.target.as_deref().unwrap_or(&setting.target);

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use super::campaign::{Campaign, Mix, Settings, blank};
-use super::prepare::{self, Wanted};
+use super::prepare::{self, Prepared, Wanted};
 use crate::cli::{Format, ReportTo, RunArgs};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::judge::plan::{Shape, may_delay};
 use crate::judge::summary::Summary;
 use crate::report::dir::{RunDir, write_whole};
 use crate::report::format::render_cases;
@@ -44,8 +45,10 @@ pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
         kernel: arguments.kernel.choice(),
         accel: arguments.accel,
         module_dirs: arguments.module_dir.clone(),
+        delays: may_delay(&target, &arguments.shapes),
     };
     let prepared = prepare::prepare(&target, &wanted, &SetUp::new())?;
+    delays_or_else(&prepared, &arguments.shapes)?;
     let settings = Settings {
         seed,
         goal: match arguments.episodes {
@@ -66,6 +69,18 @@ pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
     let suite = Suite::of_run(&ended, &campaign.findings(), campaign.dir());
     write_cases(&arguments.reports, &suite)?;
     Ok(ended.exit())
+}
+
+/// Nothing but delays was asked for, so they must be possible.
+pub(super) fn delays_or_else(prepared: &Prepared, shapes: &[Shape]) -> Result<(), Error> {
+    match shapes == [Shape::Delays] && prepared.plugin.is_none() {
+        false => Ok(()),
+        true => Err(Error::Machine(
+            "--shapes delays: vCPUs can't be delayed here, as told above; use --accel tcg and a QEMU \
+             with plugins, or other shapes"
+                .into(),
+        )),
+    }
 }
 
 /// The seed that was asked for, or a new one.

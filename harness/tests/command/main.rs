@@ -1,6 +1,7 @@
 //! The `knobrig` command, as a user meets it. One program, so that what the files share is used.
 
 mod bad_input;
+mod delays;
 mod explore;
 mod formats;
 mod gallery;

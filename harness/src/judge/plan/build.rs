@@ -17,7 +17,7 @@ const ACTORS_DEADLINE_MS: u64 = 20_000;
 /// A gate lets go by itself after so long: less than any sane driver waits for an answer.
 pub(super) const GATE_DEADLINE_MS: u64 = 2_000;
 /// A signal comes at once, or something is wrong; whoever waits then goes on without it.
-const SIGNAL_DEADLINE_MS: u64 = GATE_DEADLINE_MS * 2;
+pub(super) const SIGNAL_DEADLINE_MS: u64 = GATE_DEADLINE_MS * 2;
 /// An object's release may be delayed by seconds (CONFIG_DEBUG_KOBJECT_RELEASE).
 const RELEASE_DEADLINE_MS: u64 = 10_000;
 /// Pause of a loop that found no knob; a load takes a hundred times as long.
@@ -40,6 +40,8 @@ pub(super) struct Builder<'a> {
     pub(super) plan: Plan,
     /// How long the driver waits for an answer in this episode.
     timeout_ms: Option<u64>,
+    /// What each thread that goes its way once waits for before it does.
+    start: Option<&'static str>,
 }
 
 impl<'a> Builder<'a> {
@@ -62,6 +64,8 @@ impl<'a> Builder<'a> {
                     gates: Vec::new(),
                     survey: Vec::new(),
                 },
+                delays: None,
+                order: None,
                 program: None,
                 pct: None,
                 gates: Vec::new(),
@@ -70,7 +74,13 @@ impl<'a> Builder<'a> {
                 ups: Vec::new(),
             },
             timeout_ms: (target.target.patience.as_ref()).map(|patience| patience.usual_ms),
+            start: None,
         }
+    }
+
+    /// Threads that go their way once begin when this signal is raised.
+    pub(super) fn start_at(&mut self, signal: &'static str) {
+        self.start = Some(signal);
     }
 
     /// In this episode the driver gives up soon.
@@ -117,7 +127,11 @@ impl<'a> Builder<'a> {
             repeat: Repeat::Once,
             missed_pause_us: 0,
         });
-        actors.len() - 1
+        let actor = actors.len() - 1;
+        if let Some(signal) = self.start {
+            self.await_signal(actor, signal);
+        }
+        actor
     }
 
     /// Appends to an actor's steps.

@@ -173,8 +173,8 @@ impl Builder<'_> {
         }
         for index in 0..loops.spinners {
             let actor = self.actor(&format!("spinner-{index}"), false, None);
-            self.act(actor, Step::Spin { us: SPINNER_US });
             let actor = &mut self.plan.episode.actors[actor];
+            actor.steps = vec![Step::Spin { us: SPINNER_US }];
             actor.repeat = Repeat::UntilOthersEnd;
             // Each CPU its own, whoever else sits there.
             actor.cpu = index as u32;

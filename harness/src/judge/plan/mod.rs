@@ -6,15 +6,17 @@
 
 use dk_control::Gate;
 use knobrig_proto::{Episode, Step};
+use rand::SeedableRng;
 use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::schedule::pct::Promise;
+use crate::schedule::{At, Schedule};
 use crate::target::Chosen;
 use build::Builder;
+pub use delays::Delays;
 #[cfg(test)]
 pub(crate) use points::sample;
 pub use points::{Points, Program, Spot};
@@ -22,8 +24,10 @@ pub use points::{Points, Program, Spot};
 mod build;
 mod counts;
 mod cpus;
+mod delays;
 mod elsewhere;
 mod gated;
+pub mod instructions;
 mod late;
 pub mod leaks;
 mod loops;
@@ -78,6 +82,11 @@ pub enum Shape {
     Ordered,
     /// Tight loops of ops by weight, with or without a teardown that goes down and up.
     Loops,
+    /// As loops, or stress where the target has none, with vCPUs delayed at instructions of the
+    /// driver's.
+    Delays,
+    /// Two ops in an order of instructions that delays had found; no part of a run's mix.
+    Instructions,
     /// What people do by hand: one thread loads and unloads in a loop, two open, read and close.
     /// The benchmark's baseline; no part of a run's mix.
     Naive,
@@ -93,6 +102,8 @@ pub enum When {
     Settled(String, usize),
     /// It sleeps in it.
     Asleep(String, usize),
+    /// Delays or orders of vCPUs are armed, or can't be.
+    Armed,
 }
 
 /// What follows.
@@ -113,6 +124,8 @@ pub enum Then {
     Kill,
     /// Another one takes its place.
     Revive,
+    /// The orders of vCPUs are armed.
+    Arm,
 }
 
 /// Something that follows from something: an edge between guest and device.
@@ -269,6 +282,12 @@ pub struct Plan {
     pub reactions: Vec<Reaction>,
     /// What must come of it.
     pub checks: Vec<Check>,
+    /// How vCPUs are delayed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delays: Option<Delays>,
+    /// In which order actors pass instructions, each on a vCPU of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Schedule>,
     /// The program that is surveyed, or of which a point is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<Program>,
@@ -281,6 +300,23 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The modules in whose code vCPUs are delayed or ordered.
+    pub fn watched(&self) -> Vec<String> {
+        let mut modules = self
+            .delays
+            .as_ref()
+            .map_or(Vec::new(), |it| it.modules.clone());
+        let edges = self.order.iter().flat_map(|order| &order.edges);
+        for point in edges.flat_map(|edge| [&edge.before, &edge.after]) {
+            if let At::Instruction { module, .. } = &point.at
+                && !modules.contains(module)
+            {
+                modules.push(module.clone());
+            }
+        }
+        modules
+    }
+
     /// The same episode under another number.
     pub fn numbered(&self, number: u64) -> Self {
         let mut plan = self.clone();
@@ -317,7 +353,7 @@ pub fn marker(episode: u64) -> String {
 pub fn plan(target: &Chosen, points: &Points, seed: u64, number: u64, shapes: &[Shape]) -> Plan {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(number);
-    let shape = pick_shape(target, &mut rng, shapes);
+    let shape = pick_shape(target, points, &mut rng, shapes);
     let mut builder = Builder::new(target, shape, number);
     match shape {
         Shape::Gated => builder.gated(&mut rng),
@@ -332,6 +368,8 @@ pub fn plan(target: &Chosen, points: &Points, seed: u64, number: u64, shapes: &[
         // An order is planned by who knows the points.
         Shape::Placed | Shape::Survey | Shape::Ordered => builder.placed(points, seed, &mut rng),
         Shape::Loops => builder.loops(&mut rng),
+        // An order is made of a finding, never of a seed.
+        Shape::Delays | Shape::Instructions => builder.delays(&mut rng),
         Shape::Naive => builder.naive(),
     }
     let off = &target.target.rules.off;
@@ -354,11 +392,24 @@ pub const MIX: &[(Shape, u32)] = &[
     (Shape::Elsewhere, 3),
     (Shape::Late, 1),
     (Shape::ProbeFails, 1),
+    (Shape::Delays, 20),
 ];
 
+/// Of the share of a target's loops, so much is delayed where that can be.
+const DELAYED_LOOPS: f64 = 0.25;
+
+/// Whether an episode of these shapes, or of the usual mix if there are none, may delay vCPUs. The
+/// usual one doesn't where the device holds ops inside the driver: it places what delays search for.
+pub fn may_delay(target: &Chosen, shapes: &[Shape]) -> bool {
+    match shapes {
+        [] => build::gateable(target).next().is_none(),
+        shapes => shapes.contains(&Shape::Delays),
+    }
+}
+
 /// The shapes that an episode of a target may have, with their weights: of these, or of all that
-/// the usual mix has.
-pub fn mix(target: &Chosen, shapes: &[Shape]) -> Vec<(Shape, f64)> {
+/// the usual mix has. `vcpus` tells whether they can be delayed.
+pub fn mix(target: &Chosen, vcpus: bool, shapes: &[Shape]) -> Vec<(Shape, f64)> {
     if let [shape @ (Shape::Naive | Shape::Leaks)] = *shapes {
         return vec![(shape, 1.0)];
     }
@@ -366,9 +417,14 @@ pub fn mix(target: &Chosen, shapes: &[Shape]) -> Vec<(Shape, f64)> {
     if let (Some(_), [Shape::Loops]) = (loops, shapes) {
         return vec![(Shape::Loops, 1.0)];
     }
+    let delays = vcpus && may_delay(target, shapes);
+    let can = |shape| match shape {
+        Shape::Delays => delays,
+        shape => can(target, shape),
+    };
     let usual = MIX
         .iter()
-        .filter(|(shape, _)| (shapes.is_empty() || shapes.contains(shape)) && can(target, *shape));
+        .filter(|(shape, _)| (shapes.is_empty() || shapes.contains(shape)) && can(*shape));
     let mut mix: Vec<_> = usual
         .map(|(shape, weight)| (*shape, f64::from(*weight)))
         .collect();
@@ -379,30 +435,20 @@ pub fn mix(target: &Chosen, shapes: &[Shape]) -> Vec<(Shape, f64)> {
         // So much of the whole.
         let sum: f64 = mix.iter().map(|(_, weight)| weight).sum();
         let share = f64::from(loops.share.min(100)) / 100.0;
-        for (_, weight) in &mut mix {
+        let delayed = if delays { share * DELAYED_LOOPS } else { 0.0 };
+        for (shape, weight) in &mut mix {
             *weight *= (1.0 - share) / sum;
+            if *shape == Shape::Delays {
+                *weight += delayed;
+            }
         }
-        mix.push((Shape::Loops, share));
+        mix.push((Shape::Loops, share - delayed));
     }
     mix
 }
 
-fn pick_shape(target: &Chosen, rng: &mut ChaCha8Rng, shapes: &[Shape]) -> Shape {
-    // Made on purpose; no part of any mix.
-    if let [shape @ (Shape::Naive | Shape::Leaks)] = *shapes {
-        return shape;
-    }
-    if let Some(loops) = &target.target.loops
-        && (shapes.is_empty() && rng.random_range(0..100) < loops.share || shapes == [Shape::Loops])
-    {
-        return Shape::Loops;
-    }
-    let choices: Vec<_> = MIX
-        .iter()
-        .filter(|(shape, _)| shapes.is_empty() || shapes.contains(shape))
-        .filter(|(shape, _)| can(target, *shape))
-        .collect();
-    choices
+fn pick_shape(target: &Chosen, points: &Points, rng: &mut ChaCha8Rng, shapes: &[Shape]) -> Shape {
+    mix(target, points.vcpus(), shapes)
         .choose_weighted(rng, |(_, weight)| *weight)
         .map_or(Shape::Stress, |(shape, _)| *shape)
 }
@@ -425,8 +471,15 @@ fn can(target: &Chosen, shape: Shape) -> bool {
         Shape::Placed => {
             !target.lifetime.refuses && about.up.is_empty() && !Program::all(target).is_empty()
         }
-        // A survey and an order are made on purpose; loops are chosen by the target's own share.
-        Shape::Survey | Shape::Ordered | Shape::Loops | Shape::Leaks | Shape::Naive => false,
+        // A survey and orders are made on purpose; loops are chosen by the target's own share; for
+        // delays it takes more than a target.
+        Shape::Survey
+        | Shape::Ordered
+        | Shape::Loops
+        | Shape::Leaks
+        | Shape::Naive
+        | Shape::Delays
+        | Shape::Instructions => false,
     }
 }
 
@@ -635,7 +688,7 @@ mod tests {
         fn the_mix_of_a_target_is_what_its_episodes_are(seed: u64, number in 1u64..1_000_000) {
             let target = chosen("drained");
             let shape = plan(&target, &Points::default(), seed, number, &[]).shape;
-            prop_assert!(mix(&target, &[]).iter().any(|(it, _)| *it == shape));
+            prop_assert!(mix(&target, true, &[]).iter().any(|(it, _)| *it == shape));
         }
 
         #[test]

@@ -125,6 +125,7 @@ pub struct Spot {
 pub struct Points {
     candidates: Vec<String>,
     programs: BTreeMap<Program, Known>,
+    vcpus: bool,
 }
 
 /// What is known of a program.
@@ -160,7 +161,19 @@ impl Points {
         Self {
             candidates,
             programs: BTreeMap::new(),
+            vcpus: false,
         }
+    }
+
+    /// The same, where vCPUs can be delayed at instructions (or not).
+    #[must_use]
+    pub fn with_vcpus(self, vcpus: bool) -> Self {
+        Self { vcpus, ..self }
+    }
+
+    /// Whether vCPUs can be delayed.
+    pub fn vcpus(&self) -> bool {
+        self.vcpus
     }
 
     /// Functions that can be points. None where the guest has no function gates.

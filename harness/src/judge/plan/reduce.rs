@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use knobrig_proto::{Repeat, Step};
 use serde::{Deserialize, Serialize};
 
-use super::{Expect, Place, Plan, Then, When};
+use super::{Expect, Place, Plan, Reaction, Then, When};
 
 /// Something that an episode may do without.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub enum Part {
     After(usize),
     /// An order between two things: the reaction of this number.
     Edge(usize),
+    /// An order between two instructions: the edge of this number.
+    Order(usize),
 }
 
 impl Plan {
@@ -41,13 +43,18 @@ impl Plan {
         }
         parts.extend((0..self.episode.after.len()).map(Part::After));
         parts.extend((0..self.reactions.len()).map(Part::Edge));
+        parts.extend(self.ordered_edges());
         parts
     }
 
     /// The orders that gates enforce: what reacts to what, and threads that wait for a gate or let
     /// one go.
     pub fn edges(&self) -> Vec<Part> {
-        let reactions = (0..self.reactions.len()).map(Part::Edge);
+        let reactions = self.reactions.iter().enumerate();
+        // That vCPUs are delayed or ordered from then on is no order of what they do.
+        let arms = |it: &Reaction| it.when == When::Armed || it.then == [Then::Arm];
+        let reactions = reactions.filter(move |(_, it)| !arms(it));
+        let reactions = reactions.map(|(number, _)| Part::Edge(number));
         let actors = self.episode.actors.iter().enumerate();
         let steps = actors.flat_map(|(actor, it)| {
             let steps = it.steps.iter().enumerate();
@@ -57,7 +64,12 @@ impl Plan {
                 .filter(move |(_, step)| ordering(step))
                 .map(move |(step, _)| Part::Step(actor, step))
         });
-        reactions.chain(steps).collect()
+        reactions.chain(steps).chain(self.ordered_edges()).collect()
+    }
+
+    fn ordered_edges(&self) -> impl Iterator<Item = Part> {
+        let edges = self.order.as_ref().map_or(0, |order| order.edges.len());
+        (0..edges).map(Part::Order)
     }
 
     /// The plan without these parts.
@@ -160,11 +172,18 @@ impl Plan {
             .collect();
         for gate in &plan.gates {
             if was_released(&gate.tag) && !released.contains(&gate.tag) {
-                plan.reactions.push(super::Reaction {
+                plan.reactions.push(Reaction {
                     when: When::Held(gate.tag.clone()),
                     then: vec![Then::Release(gate.tag.clone())],
                 });
             }
+        }
+        if let Some(order) = &mut plan.order {
+            let mut number = 0;
+            order.edges.retain(|_| {
+                number += 1;
+                !gone.contains(&Part::Order(number - 1))
+            });
         }
         plan.checks = (self.checks.iter())
             .filter_map(|check| {

@@ -53,6 +53,7 @@ pub(super) fn run(arguments: &NewArgs) -> Result<Exit, Error> {
     let wanted = Wanted {
         kernel: arguments.kernel.choice(),
         accel: arguments.accel,
+        delays: false,
         module_dirs: Vec::new(),
     };
     let progress = SetUp::new();

@@ -135,7 +135,7 @@ impl RunDir {
         // One that is not whole was being written as the run was killed.
         dirs.retain(|dir| dir.join("finding.json").exists());
         dirs.sort();
-        dirs.iter().map(|dir| read_finding(dir)).collect()
+        dirs.iter().map(|dir| kept_finding(dir)).collect()
     }
 
     /// `knobrig-out/20260312-104501-mydrv` below the current directory.
@@ -263,6 +263,16 @@ pub fn write_finding(dir: &Path, finding: &Finding) -> Result<(), Error> {
     write_json(&dir.join("finding.json"), finding)?;
     let text = super::finding::text(finding);
     write_whole(&dir.join("report.txt"), text.as_bytes())
+}
+
+/// A run's finding, with its episode where one led to it.
+fn kept_finding(dir: &Path) -> Result<Finding, Error> {
+    let file = dir.join("finding.json");
+    let finding: Finding = typed(&file, read_json(&file)?, finding::VERSION, "finding")?;
+    match finding.reproducer {
+        None => Ok(finding),
+        Some(_) => Ok(read_replay(dir)?.finding.unwrap_or(finding)),
+    }
 }
 
 /// Something whose episode runs again.

@@ -1,4 +1,4 @@
-//! Three mutants, each met under many seeds and on two kernels, in whatever function of the driver
+//! Three mutants, each met under many seeds, in whatever function of the driver
 //! chance had it: one bug keeps one key, and no other bug has it.
 
 use std::collections::{BTreeMap, BTreeSet};

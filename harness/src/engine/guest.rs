@@ -76,6 +76,8 @@ pub struct Recipe {
     pub device: PathBuf,
     /// Devices of the target beside ours.
     pub devices: Vec<target::Device>,
+    /// The target has devices come and go.
+    pub hotplug: bool,
     /// Appended to.
     pub console_log: PathBuf,
     /// Appended to.
@@ -282,6 +284,7 @@ impl Guest {
             device: &program.socket(),
             devices: &recipe.devices,
             plugin: recipe.plugin.as_deref(),
+            hotplug: recipe.hotplug,
         };
         let mut command = tokio::process::Command::new(&recipe.qemu.path);
         command.args(recipe.qemu.arguments(&machine, fds));

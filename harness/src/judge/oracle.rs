@@ -290,6 +290,19 @@ fn reached_driver(inside: &Inside) -> bool {
         .is_none_or(|ret| ret >= 0 || ![ENOENT, ENODEV, -6, -9].contains(&ret))
 }
 
+/// The longest that a teardown's step took in an episode.
+pub fn slowest_teardown_ms(plan: &Plan, report: &EpisodeReport) -> u64 {
+    let actors = plan.episode.actors.iter().zip(&report.actors);
+    let outcomes = actors
+        .filter(|(actor, _)| actor.teardown)
+        .flat_map(|(actor, came)| actor.steps.iter().zip(&came.outcomes));
+    outcomes
+        .filter(|(step, _)| ends_driver(step))
+        .map(|(_, outcome)| outcome.end_ns.saturating_sub(outcome.start_ns) / 1_000_000)
+        .max()
+        .unwrap_or(0)
+}
+
 /// Counts teardowns, overlaps and ops of an episode. Where the device `held` an op, whoever was
 /// in a call as the teardown began was inside, also if the teardown ended that call.
 pub fn collisions(plan: &Plan, report: &EpisodeReport, held: bool) -> Collisions {

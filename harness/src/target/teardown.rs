@@ -20,6 +20,13 @@ pub struct Teardown {
     pub others: Vec<Way>,
 }
 
+impl Teardown {
+    /// Whether a device comes and goes by QEMU's doing.
+    pub fn hotplugs(&self) -> bool {
+        self.others.iter().any(|way| way.kind == Kind::Unplug)
+    }
+}
+
 /// A way in which a driver ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

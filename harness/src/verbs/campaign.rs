@@ -185,6 +185,10 @@ impl Episodes for Mix<'_> {
             let order = bandit::order(went.plan, report);
             *paid += self.novelty.episode(order, &went.collisions);
         }
+        if let (Shape::Survey, Some(report)) = (went.plan.shape, &went.record.report) {
+            self.points
+                .teardown_took(oracle::slowest_teardown_ms(went.plan, report));
+        }
     }
 
     fn told(&mut self, shown: Option<&str>) {
@@ -979,6 +983,7 @@ pub(super) fn recipe(
         initrd: prepared.initrd.clone(),
         device: prepared.device.clone(),
         devices: target.target.devices.clone(),
+        hotplug: target.target.teardown.hotplugs(),
         console_log: dir.console_log(),
         device_trace: dir.device_trace(),
         symbols: Arc::new(ModuleSymbols::of(&prepared.files)),

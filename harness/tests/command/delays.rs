@@ -25,8 +25,12 @@ fn a_race_between_two_instructions_is_found() {
         "{said}"
     );
     let finding = place.json("findings/001/finding.json");
-    let law = &finding["episode"]["delays"]["law"];
-    assert!(law["seed"].is_u64() && law["one_in"].is_u64(), "{finding}");
+    let reproducer = place.json("findings/001/reproducer.json");
+    let law = &reproducer["episode"]["delays"]["law"];
+    assert!(
+        law["seed"].is_u64() && law["one_in"].is_u64(),
+        "{reproducer}"
+    );
     let delays = &finding["record"]["delays"];
     assert!(delays["delays"].as_u64() > Some(0), "{delays}");
     let recent = delays["recent"].as_array().expect("where vCPUs stood");

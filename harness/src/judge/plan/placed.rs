@@ -14,8 +14,6 @@ use crate::target::Knob;
 
 /// The gate.
 const POINT: &str = "point";
-/// A held thread goes on after so long: who waits for it, rightly, needn't wait for more.
-const HOLD_MS: u64 = 400;
 /// One in so many orders is chosen by probabilistic concurrency testing, where a program has points
 /// for it; the others take the points in turns.
 const PCT_ONE_IN: u32 = 4;
@@ -47,13 +45,13 @@ impl Builder<'_> {
             None => self.survey(program, points.candidates()),
             Some(spots) => {
                 if rng.random_ratio(1, PCT_ONE_IN)
-                    && let Some(plan) = self.pct(program, spots, HOLD_MS, rng)
+                    && let Some(plan) = self.pct(program, spots, points.hold_ms(), rng)
                 {
                     self.plan = plan;
                     return;
                 }
                 match points.next(program, seed) {
-                    Some(turn) => self.place(program, &turn, rng),
+                    Some(turn) => self.place(program, &turn, points.hold_ms(), rng),
                     None => self.stress(rng, false),
                 }
             }
@@ -85,7 +83,7 @@ impl Builder<'_> {
     }
 
     /// Holds somebody at a point of a program.
-    fn place(&mut self, program: &Program, turn: &Turn<'_>, rng: &mut ChaCha8Rng) {
+    fn place(&mut self, program: &Program, turn: &Turn<'_>, hold_ms: u64, rng: &mut ChaCha8Rng) {
         let spot = turn.spot;
         self.plan.episode.gates.push(FunctionGate {
             tag: POINT.into(),
@@ -94,7 +92,7 @@ impl Builder<'_> {
             who: spot.who.clone(),
             own: spot.own,
             occurrence: spot.occurrence,
-            deadline_ms: HOLD_MS,
+            deadline_ms: hold_ms,
             sleeps: false,
         });
         // Every other time the other side only begins before the held one goes on.

@@ -126,7 +126,17 @@ pub struct Points {
     candidates: Vec<String>,
     programs: BTreeMap<Program, Known>,
     vcpus: bool,
+    /// The longest that a step of a teardown took in a survey, where nobody is held.
+    slowest_ms: u64,
 }
+
+/// Whoever is held waits for the other side to come through: on a quiet machine that takes
+/// milliseconds, and a teardown that waits for who is held waits as long as that.
+const HOLD_MS: u64 = 400;
+/// So many times what a teardown took undisturbed; the guest's load changes.
+const SLOWER: u64 = 8;
+/// Less than any sane driver waits for its device.
+const LONGEST_HOLD_MS: u64 = 2_000;
 
 /// What is known of a program.
 #[derive(Clone, Debug, Default)]
@@ -162,6 +172,7 @@ impl Points {
             candidates,
             programs: BTreeMap::new(),
             vcpus: false,
+            slowest_ms: 0,
         }
     }
 
@@ -169,6 +180,16 @@ impl Points {
     #[must_use]
     pub fn with_vcpus(self, vcpus: bool) -> Self {
         Self { vcpus, ..self }
+    }
+
+    /// A teardown's step took so long in a survey.
+    pub fn teardown_took(&mut self, ms: u64) {
+        self.slowest_ms = self.slowest_ms.max(ms);
+    }
+
+    /// How long somebody is held for the other side to come through.
+    pub(super) fn hold_ms(&self) -> u64 {
+        (self.slowest_ms * SLOWER).clamp(HOLD_MS, LONGEST_HOLD_MS)
     }
 
     /// Whether vCPUs can be delayed.
@@ -291,6 +312,17 @@ mod tests {
             holdable,
             ns: 1,
         }
+    }
+
+    #[test]
+    fn who_is_held_is_held_for_longer_where_teardowns_take_long() {
+        let mut points = Points::default();
+        assert_eq!(points.hold_ms(), HOLD_MS);
+        points.teardown_took(120);
+        points.teardown_took(10);
+        assert_eq!(points.hold_ms(), 960);
+        points.teardown_took(9_000);
+        assert_eq!(points.hold_ms(), LONGEST_HOLD_MS);
     }
 
     #[test]

@@ -263,6 +263,19 @@ impl<'a> Builder<'a> {
     /// In `after`: the unload, which succeeds, and what must be gone with it.
     pub(super) fn unload_at_zero(&mut self) {
         self.take_down();
+        self.unload_and_check();
+    }
+
+    /// As [`Builder::unload_at_zero`], once nobody uses the module: where a device has just come
+    /// back, the kernel itself may have it open (a disk's partitions are looked for).
+    pub(super) fn unload_when_idle(&mut self) {
+        self.take_down();
+        let module = self.target.target.teardown.module.clone();
+        self.await_idle(&module);
+        self.unload_and_check();
+    }
+
+    fn unload_and_check(&mut self) {
         let unload = self.unload();
         self.after(unload, Rule::UnloadsAtZero, Expect::OneOf(vec![0]));
         self.check_gone();
@@ -271,19 +284,23 @@ impl<'a> Builder<'a> {
     /// In `after`: modules that others need go last, once nothing of theirs is in use.
     pub(super) fn unload_helpers(&mut self) {
         for module in self.helpers() {
-            let path = format!("/sys/module/{module}/refcnt");
-            let idle = Step::WaitText {
-                path,
-                text: "0".into(),
-                deadline_ms: RELEASE_DEADLINE_MS,
-            };
-            self.after(idle, Rule::UnloadsAtZero, Expect::OkOr(vec![]));
+            self.await_idle(&module);
             self.after(
                 Step::Unload { module },
                 Rule::UnloadsAtZero,
                 Expect::OneOf(vec![0]),
             );
         }
+    }
+
+    /// In `after`: nobody uses the module any more.
+    fn await_idle(&mut self, module: &str) {
+        let idle = Step::WaitText {
+            path: format!("/sys/module/{module}/refcnt"),
+            text: "0".into(),
+            deadline_ms: RELEASE_DEADLINE_MS,
+        };
+        self.after(idle, Rule::UnloadsAtZero, Expect::OkOr(vec![]));
     }
 
     /// Modules beside the teardown's, in the reverse order of their load.

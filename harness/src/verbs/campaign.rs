@@ -114,9 +114,9 @@ pub(super) struct Mix<'a> {
     sees_leaks: bool,
 }
 
-/// The episodes that look for leaks, where the kernel can: this one, and then twice as many each
-/// time. Such a look takes seconds.
-const FIRST_LEAKS: u64 = 8;
+/// The episodes that look for leaks, where the kernel can: this one, and then four times as many
+/// each time. Such a look takes as long as some dozen episodes.
+const FIRST_LEAKS: u64 = 16;
 
 impl<'a> Mix<'a> {
     /// Of these shapes; none for the usual mix.
@@ -147,7 +147,8 @@ impl<'a> Mix<'a> {
 }
 
 fn looks_for_leaks(number: u64) -> bool {
-    number.is_multiple_of(FIRST_LEAKS) && (number / FIRST_LEAKS).is_power_of_two()
+    let times = number / FIRST_LEAKS;
+    number.is_multiple_of(FIRST_LEAKS) && times.is_power_of_two() && times.ilog2().is_multiple_of(2)
 }
 
 impl Episodes for Mix<'_> {
@@ -1046,4 +1047,15 @@ fn interrupted() -> Result<impl Future<Output = ()>, Error> {
             _ = hup.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_for_leaks_become_rare() {
+        let looks: Vec<_> = (1..=5_000).filter(|n| looks_for_leaks(*n)).collect();
+        assert_eq!(looks, [16, 64, 256, 1024, 4096]);
+    }
 }

@@ -118,7 +118,7 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
         report,
         held: !course.held.is_empty(),
         asleep: std::mem::take(&mut course.asleep),
-        witnessed: std::mem::take(&mut course.witnessed),
+        witnessed,
         record: record(guest, None, course),
         ring_runs,
     })))

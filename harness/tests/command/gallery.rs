@@ -20,21 +20,28 @@ fn json(place: &Place, arguments: &[&str]) -> (Option<i32>, Value, String) {
 #[test]
 fn a_mutant_is_found_and_a_lifetime_is_clean() {
     let place = Place::new();
-    let only = "free-before-remove,count-skipped,drained";
+    let only = "free-before-remove,count-skipped,ring-before-reset,drained";
     let arguments = ["gallery", "--only", only, "--episodes", "30", "--out", "g"];
     let (code, board, errors) = json(&place, &arguments);
     assert_eq!(code, Some(0), "{board} {errors}");
     assert_eq!(board["proven"], true);
-    assert_eq!(board["mutants"].as_array().map(Vec::len), Some(2));
+    assert_eq!(board["mutants"].as_array().map(Vec::len), Some(3));
     for row in board["mutants"].as_array().expect("rows") {
         assert!(row["found"]["title"].is_string(), "{row}");
-        // Its run is kept whole.
+        // Each by another oracle: the kernel, a rule, the device.
         let name = row["mutant"].as_str().expect("a name");
+        let oracle = match name {
+            "free-before-remove" => "kernel",
+            "count-skipped" => "rule",
+            _ => "witness",
+        };
+        assert_eq!(row["found"]["oracles"][0], oracle, "{row}");
+        // Its run is kept whole.
         let run = place.path().join(format!("g/{name}-kasan-1"));
         assert!(run.join("findings/001/finding.json").is_file());
     }
     let markdown = std::fs::read_to_string(place.path().join("g/gallery.md")).expect("it is kept");
-    assert!(markdown.contains("2 of 2 mutants found, 1 of 1 lifetimes clean"));
+    assert!(markdown.contains("3 of 3 mutants found, 1 of 1 lifetimes clean"));
     place.assert_nothing_left();
 }
 

@@ -112,13 +112,12 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
     }
     // The answer comes after all that the device has told so far.
     let ring_runs = guest.device().status().await?.running;
-    let mut witnessed = std::mem::take(&mut course.witnessed);
-    witnessed.extend(guest.witnessed());
+    course.witnessed.extend(guest.witnessed());
     Ok(Ended::Whole(Box::new(Whole {
         report,
         held: !course.held.is_empty(),
         asleep: std::mem::take(&mut course.asleep),
-        witnessed,
+        witnessed: std::mem::take(&mut course.witnessed),
         record: record(guest, None, course),
         ring_runs,
     })))

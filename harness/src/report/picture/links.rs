@@ -125,7 +125,7 @@ mod tests {
             Some("https://elixir.bootlin.com/linux/v7.2.12/source/drivers/base/core.c#L123")
         );
         for other in [
-            "/root/mydrv/src/probe.rs:9",
+            "/src/mydrv/src/probe.rs:9",
             "src/probe.rs:9",
             "fs/../../etc/x:1",
             "fs/a.c",

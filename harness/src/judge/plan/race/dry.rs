@@ -5,7 +5,7 @@ use knobrig_proto::{End, EpisodeReport, Outcome, Pass, Step, Who};
 use super::super::points::Spot;
 use super::super::{Plan, Shape};
 use super::order::{device_stood, ordered};
-use super::{Race, asking, name};
+use super::{Ordered, Race, asking, name};
 use crate::judge::record::Seen;
 use crate::schedule::{Actor, At, Occurrence, Program, Turn};
 use crate::target::Chosen;
@@ -87,44 +87,35 @@ impl std::str::FromStr for Cut {
 /// A dry run: the actors go one after the other, and the guest notes who passes which of these
 /// functions.
 pub fn survey(target: &Chosen, race: &Race, candidates: &[String], number: u64) -> Plan {
-    let calls = race.calls();
-    let mut ordered = ordered(
-        target,
-        race,
-        &calls,
-        &one_by_one(&calls),
-        number,
-        PATIENCE_MS,
-    );
-    ordered.plan.shape = Shape::Survey;
-    ordered.plan.episode.survey = candidates.to_vec();
-    ordered.plan
+    let mut plan = dry(target, race, number).plan;
+    plan.episode.survey = candidates.to_vec();
+    plan
 }
 
 /// A dry run in which each of these points is tapped: when does who pass it?
 pub fn taps(target: &Chosen, race: &Race, points: &[(Actor, Occurrence)], number: u64) -> Plan {
-    let calls = race.calls();
-    let mut ordered = ordered(
-        target,
-        race,
-        &calls,
-        &one_by_one(&calls),
-        number,
-        PATIENCE_MS,
-    );
-    ordered.plan.shape = Shape::Survey;
+    let mut dry = dry(target, race, number);
     for (actor, point) in points {
         let ms = match point.at {
             At::Device(_) => DEVICE_TAP_MS,
             _ => TAP_MS,
         };
-        ordered.gate(target, race, *actor, point, ms);
+        dry.gate(target, race, *actor, point, ms);
     }
-    ordered.plan
+    dry.plan
 }
 
 /// In a dry run one actor may take so long.
 const PATIENCE_MS: u64 = 2_000;
+
+/// The actors go one after the other.
+fn dry(target: &Chosen, race: &Race, number: u64) -> Ordered {
+    let calls = race.calls();
+    let turns = one_by_one(&calls);
+    let mut ordered = ordered(target, race, &calls, &turns, number, PATIENCE_MS);
+    ordered.plan.shape = Shape::Survey;
+    ordered
+}
 
 fn one_by_one(way: &Program) -> Vec<Turn> {
     let actors = way.actors.iter().enumerate();

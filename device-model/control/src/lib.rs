@@ -6,6 +6,7 @@
 //! Times are nanoseconds of the host's `CLOCK_MONOTONIC`.
 #![forbid(unsafe_code)]
 
+pub use knobrig_lines::{BadLine, to_line};
 use serde::{Deserialize, Serialize};
 
 /// Version of both formats. A reader refuses any other.
@@ -284,32 +285,12 @@ pub enum Record {
     },
 }
 
-/// A line that can't be read.
-#[derive(Debug, thiserror::Error)]
-#[error("can't read this line of the device's channel or trace ({why}): {line}")]
-pub struct BadLine {
-    /// Its beginning.
-    pub line: String,
-    /// What was wrong.
-    pub why: String,
-}
-
-/// One message as a line, newline included.
-pub fn to_line<T: Serialize>(message: &T) -> String {
-    let mut line = serde_json::to_string(message).expect("plain data serializes");
-    line.push('\n');
-    line
-}
-
 /// Reads one line.
 ///
 /// # Errors
 /// [`BadLine`] where it isn't a message of type `T`.
 pub fn from_line<'a, T: Deserialize<'a>>(line: &'a str) -> Result<T, BadLine> {
-    serde_json::from_str(line).map_err(|error| BadLine {
-        line: line.chars().take(200).collect(),
-        why: error.to_string(),
-    })
+    knobrig_lines::from_line("of the device's channel or trace", line)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+pub use knobrig_lines::{BadLine, to_line};
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol. Either end refuses any other.
@@ -627,32 +628,12 @@ pub enum FromGuest {
     },
 }
 
-/// A line that can't be read.
-#[derive(Debug, thiserror::Error)]
-#[error("can't read this line between harness and agent ({why}): {line}")]
-pub struct BadLine {
-    /// Its beginning.
-    pub line: String,
-    /// What was wrong.
-    pub why: String,
-}
-
-/// One message as a line, newline included.
-pub fn to_line<T: Serialize>(message: &T) -> String {
-    let mut line = serde_json::to_string(message).expect("plain data serializes");
-    line.push('\n');
-    line
-}
-
 /// Reads one line.
 ///
 /// # Errors
 /// [`BadLine`] where it isn't a message of type `T`.
 pub fn from_line<'a, T: Deserialize<'a>>(line: &'a str) -> Result<T, BadLine> {
-    serde_json::from_str(line).map_err(|error| BadLine {
-        line: line.chars().take(200).collect(),
-        why: error.to_string(),
-    })
+    knobrig_lines::from_line("between harness and agent", line)
 }
 
 #[cfg(test)]

@@ -108,6 +108,7 @@ choice_param! {
         Named("extra-put", mutant::extra_put::plant),
         Named("missing-put", mutant::missing_put::plant),
         Named("memory-left", mutant::memory_left::plant),
+        Named("dma-left", mutant::dma_left::plant),
         Named("count-leak", mutant::count_leak::plant),
         Named("count-skipped", mutant::count_skipped::plant),
         Named("owner-unset", mutant::owner_unset::plant),

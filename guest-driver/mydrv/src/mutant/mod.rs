@@ -5,6 +5,7 @@ pub(crate) mod cdev_embedded;
 pub(crate) mod count_leak;
 pub(crate) mod count_skipped;
 pub(crate) mod dk1_typo;
+pub(crate) mod dma_left;
 pub(crate) mod drvdata_null;
 pub(crate) mod extra_put;
 pub(crate) mod free_before_remove;

@@ -9,10 +9,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub mod kernel;
 pub mod target;
 
+use crate::error::Error;
 use crate::judge::finding::kebab;
 use crate::judge::plan::race::Cut;
 use crate::judge::plan::{MIX, Shape};
 use crate::report::picture::links::SourceUrl;
+use crate::target::Chosen;
 use kernel::{BuildArgs, KernelArgs};
 
 /// Races between a driver's files and its teardown: placed, replayed, explained.
@@ -64,9 +66,9 @@ pub enum Verb {
     ProbeKvm,
 }
 
-/// `run`
+/// Which driver is under test.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub struct DriverArgs {
     /// A built-in target, or a target file (.toml).
     #[arg(long, default_value = "mydrv")]
     pub target: String,
@@ -76,6 +78,46 @@ pub struct RunArgs {
     /// A planted bug of the target.
     #[arg(long)]
     pub mutant: Option<String>,
+}
+
+impl DriverArgs {
+    /// The one that was asked for.
+    ///
+    /// # Errors
+    /// There is no such target, lifetime or mutant, or its file has a mistake.
+    pub fn choose(&self) -> Result<Chosen, Error> {
+        Chosen::find(
+            &self.target,
+            self.lifetime.as_deref(),
+            self.mutant.as_deref(),
+        )
+    }
+}
+
+/// What is written for others, beside what is printed.
+#[derive(Debug, Args)]
+pub struct BesideArgs {
+    /// Write the outcome for another program, too: FORMAT is markdown, junit, sarif, ktap or
+    /// github, FILE may be `-`; may be repeated.
+    #[arg(long = "report", value_name = "FORMAT=FILE")]
+    pub reports: Vec<ReportTo>,
+    /// Where index.html leads for a line of the kernel's source: an http or https URL in which
+    /// {version}, {file} and {line} are filled in.
+    #[arg(
+        long,
+        env = "KNOBRIG_SOURCE_URL",
+        default_value_t,
+        hide_default_value = true
+    )]
+    pub source_url: SourceUrl,
+}
+
+/// `run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The driver under test.
+    #[command(flatten)]
+    pub driver: DriverArgs,
     /// A directory with a module's sources, or one with several such directories: built, in C by
     /// kbuild, in Rust with the crates of its Cargo.toml, it takes the place of the target's module
     /// of that name.
@@ -108,19 +150,9 @@ pub struct RunArgs {
     /// How the summary is printed.
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,
-    /// Write the findings for another program, too: FORMAT is markdown, junit, sarif, ktap or
-    /// github, FILE may be `-`; may be repeated.
-    #[arg(long = "report", value_name = "FORMAT=FILE")]
-    pub reports: Vec<ReportTo>,
-    /// Where index.html leads for a line of the kernel's source: an http or https URL in which
-    /// {version}, {file} and {line} are filled in.
-    #[arg(
-        long,
-        env = "KNOBRIG_SOURCE_URL",
-        default_value_t,
-        hide_default_value = true
-    )]
-    pub source_url: SourceUrl,
+    /// What is written beside the summary.
+    #[command(flatten)]
+    pub beside: BesideArgs,
     /// Stop at the first finding.
     #[arg(long)]
     pub fail_fast: bool,
@@ -179,19 +211,9 @@ pub struct GalleryArgs {
     /// How the scoreboard is printed.
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,
-    /// Write the scoreboard for another program, too: FORMAT is markdown, junit, sarif, ktap or
-    /// github, FILE may be `-`; may be repeated.
-    #[arg(long = "report", value_name = "FORMAT=FILE")]
-    pub reports: Vec<ReportTo>,
-    /// Where index.html leads for a line of the kernel's source: an http or https URL in which
-    /// {version}, {file} and {line} are filled in.
-    #[arg(
-        long,
-        env = "KNOBRIG_SOURCE_URL",
-        default_value_t,
-        hide_default_value = true
-    )]
-    pub source_url: SourceUrl,
+    /// What is written beside the scoreboard.
+    #[command(flatten)]
+    pub beside: BesideArgs,
 }
 
 /// `lifetimes`
@@ -283,15 +305,9 @@ pub struct MinimizeArgs {
 /// `explore`
 #[derive(Debug, Args)]
 pub struct ExploreArgs {
-    /// A built-in target, or a target file (.toml).
-    #[arg(long, default_value = "mydrv")]
-    pub target: String,
-    /// The rule by which the module may be unloaded [default: the target's first].
-    #[arg(long)]
-    pub lifetime: Option<String>,
-    /// A planted bug of the target.
-    #[arg(long)]
-    pub mutant: Option<String>,
+    /// The driver under test.
+    #[command(flatten)]
+    pub driver: DriverArgs,
     /// What two or three actors do: actors apart by ||, their ops (open, read or write of a knob; the
     /// teardown, or unbind) by commas [default: read of the first knob || the teardown].
     #[arg(long)]

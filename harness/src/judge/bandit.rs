@@ -3,12 +3,14 @@
 //! A bandit of many arms whose payoffs change while it plays (Exp3.S: P. Auer, N. Cesa-Bianchi,
 //! Y. Freund, R. E. Schapire, "The nonstochastic multiarmed bandit problem", SIAM J. Comput. 32(1),
 //! 2002), with the usual mix in place of the uniform one: of each shape at least half of its usual
-//! share remains, since what did not pay so far may be what finds the next bug. The same seed and
-//! the same payoffs give the same choices.
+//! share remains, since what did not pay so far may be what finds the next bug. It opens with each
+//! shape once: what only a rare one shows is not to wait for its turn. The same seed and the same
+//! payoffs give the same choices.
 
 use std::collections::{BTreeSet, HashSet};
 
 use knobrig_proto::{EpisodeReport, Repeat};
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -50,6 +52,8 @@ struct Arm {
 pub struct Bandit {
     seed: u64,
     arms: Vec<Arm>,
+    /// The shapes that were not chosen yet; the last is the next.
+    opening: Vec<Shape>,
 }
 
 impl Bandit {
@@ -61,9 +65,12 @@ impl Bandit {
             usual: weight / sum,
             weight: weight / sum,
         });
+        let mut opening: Vec<_> = usual.iter().map(|(shape, _)| *shape).collect();
+        opening.shuffle(&mut numbers(seed, 0));
         Self {
             seed,
             arms: arms.collect(),
+            opening,
         }
     }
 
@@ -74,11 +81,13 @@ impl Bandit {
         self.arms.iter().map(move |arm| (arm.shape, chance(arm)))
     }
 
-    /// The shape of an episode and its chance; nothing where there are no shapes.
-    pub fn choose(&self, episode: u64) -> Option<(Shape, f64)> {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(STREAM | episode);
-        let mut left: f64 = rng.random();
+    /// The shape of an episode, numbered from 1, and its chance; nothing where there are no shapes.
+    pub fn choose(&mut self, episode: u64) -> Option<(Shape, f64)> {
+        if let Some(shape) = self.opening.pop() {
+            // As often in this place as each other.
+            return Some((shape, 1.0 / self.arms.len() as f64));
+        }
+        let mut left: f64 = numbers(self.seed, episode).random();
         let mut last = None;
         for (shape, chance) in self.chances() {
             last = Some((shape, chance));
@@ -101,6 +110,13 @@ impl Bandit {
             arm.weight = (1.0 - SHARED) * arm.weight / sum + SHARED * arm.usual;
         }
     }
+}
+
+/// Random numbers for one choice.
+fn numbers(seed: u64, choice: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(STREAM | choice);
+    rng
 }
 
 /// What was seen so far: of that, nothing pays again.
@@ -189,7 +205,7 @@ mod tests {
                 let mut bandit = Bandit::new(seed, &USUAL_MIX);
                 let mut chosen = Vec::new();
                 for (episode, payoff) in payoffs.iter().enumerate() {
-                    let (shape, chance) = bandit.choose(episode as u64).expect("one");
+                    let (shape, chance) = bandit.choose(episode as u64 + 1).expect("one");
                     bandit.paid(shape, chance, *payoff);
                     chosen.push(shape);
                 }
@@ -204,7 +220,7 @@ mod tests {
         ) {
             let mut bandit = Bandit::new(seed, &USUAL_MIX);
             for (episode, payoff) in payoffs.iter().enumerate() {
-                let (shape, chance) = bandit.choose(episode as u64).expect("one");
+                let (shape, chance) = bandit.choose(episode as u64 + 1).expect("one");
                 bandit.paid(shape, chance, *payoff);
                 let sum: f64 = bandit.chances().map(|(_, chance)| chance).sum();
                 prop_assert!((sum - 1.0).abs() < 1e-9);
@@ -232,10 +248,22 @@ mod tests {
 
     #[test]
     fn choices_come_as_often_as_their_chances_say() {
-        let bandit = Bandit::new(9, &USUAL_MIX);
-        let chosen = (0..10_000).filter_map(|episode| bandit.choose(episode));
+        let mut bandit = Bandit::new(9, &USUAL_MIX);
+        let chosen = (1..=10_000).filter_map(|episode| bandit.choose(episode));
         let late = chosen.filter(|(shape, _)| *shape == Shape::Late).count();
         assert!((850..1_150).contains(&late), "{late}");
+    }
+
+    proptest! {
+        #[test]
+        fn each_shape_comes_once_before_any_comes_again(seed: u64) {
+            let mut bandit = Bandit::new(seed, &USUAL_MIX);
+            let mut opening: Vec<_> = (1..=3).filter_map(|it| bandit.choose(it)).map(|it| it.0).collect();
+            let mut all: Vec<_> = USUAL_MIX.iter().map(|it| it.0).collect();
+            opening.sort();
+            all.sort();
+            prop_assert_eq!(opening, all);
+        }
     }
 
     #[test]

@@ -157,7 +157,6 @@ mod tests {
             let actors = self.ordered.plan.episode.actors.iter().zip(ends);
             let report = EpisodeReport {
                 id: 1,
-                before: vec![],
                 actors: actors
                     .map(|(actor, end_ns)| ActorReport {
                         name: actor.name.clone(),
@@ -174,13 +173,8 @@ mod tests {
                         rounds: 1,
                     })
                     .collect(),
-                after: vec![],
-                tallies: vec![],
-                inside: vec![],
-                stuck: vec![],
-                ungated: None,
                 gates: gates.collect(),
-                passes: vec![],
+                ..EpisodeReport::default()
             };
             let asleep = [Asleep {
                 actor: "B".into(),

@@ -385,12 +385,7 @@ mod tests {
             after: (0..episode.after.len())
                 .map(|step| wanted(Place::After(step)))
                 .collect(),
-            tallies: Vec::new(),
-            inside: Vec::new(),
-            stuck: Vec::new(),
-            ungated: None,
-            gates: Vec::new(),
-            passes: Vec::new(),
+            ..EpisodeReport::default()
         }
     }
 

@@ -396,15 +396,8 @@ mod tests {
             .collect();
         let report = EpisodeReport {
             id: 1,
-            before: Vec::new(),
             actors,
-            after: Vec::new(),
-            tallies: Vec::new(),
-            inside: Vec::new(),
-            stuck: Vec::new(),
-            ungated: None,
-            gates: Vec::new(),
-            passes: Vec::new(),
+            ..EpisodeReport::default()
         };
         let held = Event::Held {
             ns: 1,

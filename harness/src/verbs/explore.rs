@@ -370,11 +370,7 @@ pub fn run(arguments: &ExploreArgs, command: Vec<String>) -> Result<Exit, Error>
             Some(&setting.lifetime),
             setting.mutant.as_deref(),
         )?,
-        None => Chosen::find(
-            &arguments.target,
-            arguments.lifetime.as_deref(),
-            arguments.mutant.as_deref(),
-        )?,
+        None => arguments.driver.choose()?,
     };
     let text = match (&state, &arguments.program) {
         (Some(state), _) => state.program.clone(),

@@ -136,7 +136,7 @@ pub fn run(arguments: &GalleryArgs, command: Vec<String>) -> Result<Exit, Error>
     board.wall_ms = started.elapsed().as_millis() as u64;
     write_json(&gallery.dir.join("gallery.json"), &board)?;
     write_whole(&gallery.dir.join("gallery.md"), board.markdown().as_bytes())?;
-    write_cases(&arguments.reports, &board.suite(&gallery.dir))?;
+    write_cases(&arguments.beside.reports, &board.suite(&gallery.dir))?;
     match arguments.format {
         Format::Human => say(&board.human(&gallery.dir))?,
         Format::Json => say_json(&board)?,
@@ -248,7 +248,7 @@ impl Gallery<'_> {
         };
         let dir = RunDir::create(&self.dir.join(format!("{name}-{variant}-{seed}")))?;
         let settings = Settings {
-            source_url: self.arguments.source_url.clone(),
+            source_url: self.arguments.beside.source_url.clone(),
             ..Settings::inner(seed, goal, &self.command)
         };
         let started = Instant::now();

@@ -14,7 +14,6 @@ use crate::report::format::render_cases;
 use crate::report::format::suite::Suite;
 use crate::report::human;
 use crate::report::progress::{Goal, SetUp};
-use crate::target::Chosen;
 
 /// A seed is drawn from so many random bytes.
 const SEED_BYTES: usize = 8;
@@ -25,11 +24,7 @@ const SEED_BYTES: usize = 8;
 /// What kept the run from ending with a verdict.
 pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
     let started = std::time::Instant::now();
-    let target = Chosen::find(
-        &arguments.target,
-        arguments.lifetime.as_deref(),
-        arguments.mutant.as_deref(),
-    )?;
+    let target = arguments.driver.choose()?;
     let seed = seed_or_random(arguments.seed)?;
     let path = arguments
         .out
@@ -60,14 +55,14 @@ pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
         memory_mib: arguments.memory,
         live: !arguments.quiet,
         command,
-        source_url: arguments.source_url.clone(),
+        source_url: arguments.beside.source_url.clone(),
     };
     let mut episodes = Mix::new(&target, &prepared, seed, arguments.shapes.clone());
     let mut campaign = Campaign::new(started, &target, &prepared, settings, dir)?;
     let ended = campaign.drive(&mut episodes)?;
     print(&ended, arguments.format, campaign.dir())?;
     let suite = Suite::of_run(&ended, &campaign.findings(), campaign.dir());
-    write_cases(&arguments.reports, &suite)?;
+    write_cases(&arguments.beside.reports, &suite)?;
     Ok(ended.exit())
 }
 

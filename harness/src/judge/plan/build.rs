@@ -34,6 +34,19 @@ pub(super) fn gateable(target: &Chosen) -> impl Iterator<Item = (&Knob, AskingOp
     knobs.flat_map(|knob| knob.asks.keys().map(move |op| (knob, *op)))
 }
 
+/// A gate of the device for one request of these.
+pub(super) fn one_of(ask: &Ask, tag: &str, point: Point, deadline_ms: u64) -> Gate {
+    Gate {
+        tag: tag.into(),
+        point,
+        kinds: vec![ask.kind],
+        sector: ask.sector,
+        skip: 0,
+        count: 1,
+        deadline_ms,
+    }
+}
+
 /// A plan in the making.
 pub(super) struct Builder<'a> {
     pub(super) target: &'a Chosen,
@@ -169,15 +182,7 @@ impl<'a> Builder<'a> {
 
     /// The device holds one request at a point.
     pub(super) fn gate(&mut self, tag: &str, ask: &Ask, point: Point, deadline_ms: u64) {
-        self.plan.gates.push(Gate {
-            tag: tag.into(),
-            point,
-            kinds: vec![ask.kind],
-            sector: ask.sector,
-            skip: 0,
-            count: 1,
-            deadline_ms,
-        });
+        self.plan.gates.push(one_of(ask, tag, point, deadline_ms));
     }
 
     /// When something happens, something follows.

@@ -434,7 +434,7 @@ pub struct ActorReport {
 }
 
 /// What came of an episode.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpisodeReport {
     /// The episode's.
     pub id: u64,

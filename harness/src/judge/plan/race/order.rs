@@ -7,10 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use dk_control::{Event, Gate, Point};
+use dk_control::{Event, Point};
 use knobrig_proto::{EpisodeReport, FunctionGate, Step, Who};
 
-use super::super::build::{Builder, SLOT};
+use super::super::build::{Builder, SLOT, one_of};
 use super::super::points::Program as Actors;
 use super::super::{Place, Plan, Reaction, Shape, Then, When};
 use super::{Op, Race, asking, name};
@@ -121,15 +121,8 @@ impl Ordered {
                     Some((knob.asks.get(&op)?, device_point(point)?))
                 });
                 if let Some((ask, point)) = asked {
-                    self.plan.gates.push(Gate {
-                        tag: at.to_string(),
-                        point,
-                        kinds: vec![ask.kind],
-                        sector: ask.sector,
-                        skip: 0,
-                        count: 1,
-                        deadline_ms: hold_ms,
-                    });
+                    let gate = one_of(ask, &at.to_string(), point, hold_ms);
+                    self.plan.gates.push(gate);
                 }
             }
             At::Begin | At::End | At::Instruction { .. } => {}

@@ -31,14 +31,23 @@ pub(super) fn victims(target: &Chosen) -> Vec<Victim<'_>> {
     held.chain(pollers).collect()
 }
 
+/// First whether somebody is held or polls, then who: a target has one poller among many ops, and
+/// what only that one shows is not to wait for its turn.
+fn choose<'a>(victims: Vec<Victim<'a>>, rng: &mut ChaCha8Rng) -> Option<Victim<'a>> {
+    let (held, pollers): (Vec<_>, Vec<_>) =
+        (victims.into_iter()).partition(|victim| matches!(victim, Victim::Held(..)));
+    let mut kinds = vec![held, pollers];
+    kinds.retain(|kind| !kind.is_empty());
+    kinds.choose(rng)?.choose(rng).copied()
+}
+
 impl Builder<'_> {
     pub(super) fn unbind(&mut self, rng: &mut ChaCha8Rng) {
         self.bring_up();
         let Some(unbind) = self.target.target.unbind.clone() else {
             return;
         };
-        let victims = victims(self.target);
-        let Some(victim) = victims.choose(rng).copied() else {
+        let Some(victim) = choose(victims(self.target), rng) else {
             return;
         };
         let (Victim::Held(knob, _) | Victim::Poller(knob)) = victim;

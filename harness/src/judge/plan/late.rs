@@ -1,6 +1,7 @@
 //! Late: an op's time is over, the thread is in its next op, and the answer to the first comes.
 
 use dk_control::Point;
+use knobrig_proto::Step;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
@@ -43,6 +44,7 @@ impl Builder<'_> {
         ) else {
             return;
         };
+        self.fill(late, late_op);
         // At "seen" nothing of the answer is in the guest's memory yet.
         self.gate(LATE, &late.asks[&late_op], Point::Seen, LATE_DEADLINE_MS);
         self.gate(NEXT, &next.asks[&next_op], Point::Seen, GATE_DEADLINE_MS);
@@ -65,5 +67,22 @@ impl Builder<'_> {
         self.give_up();
         self.unload_at_zero();
         self.unload_helpers();
+    }
+
+    /// In `before`: writes what the late answer is to bring. The harm that it does is then the same
+    /// whatever other episodes wrote, or none did.
+    fn fill(&mut self, late: &Knob, op: AskingOp) {
+        let write = Self::op(late, AskingOp::Write, SLOT);
+        let (AskingOp::Read, Some(write)) = (op, write) else {
+            return;
+        };
+        let open = Self::open(late, SLOT, false);
+        self.before(open, Rule::OpSucceeds, Expect::OkOr(vec![]));
+        self.before(write, Rule::OpReturns, Expect::OkOr(vec![ETIMEDOUT]));
+        self.before(
+            Step::Close { slot: SLOT },
+            Rule::OpSucceeds,
+            Expect::OneOf(vec![0]),
+        );
     }
 }

@@ -78,6 +78,11 @@ pub struct DriverArgs {
     /// A planted bug of the target.
     #[arg(long)]
     pub mutant: Option<String>,
+    /// A directory with a module's sources, or one with several such directories: built, in C by
+    /// kbuild, in Rust with the crates of its Cargo.toml, it takes the place of the target's module
+    /// of that name.
+    #[arg(long, value_name = "DIR")]
+    pub module_dir: Vec<PathBuf>,
 }
 
 impl DriverArgs {
@@ -118,11 +123,6 @@ pub struct RunArgs {
     /// The driver under test.
     #[command(flatten)]
     pub driver: DriverArgs,
-    /// A directory with a module's sources, or one with several such directories: built, in C by
-    /// kbuild, in Rust with the crates of its Cargo.toml, it takes the place of the target's module
-    /// of that name.
-    #[arg(long, value_name = "DIR")]
-    pub module_dir: Vec<PathBuf>,
     /// How long episodes run, from the first guest's start: 90s, 10m, 2h.
     #[arg(long, default_value = "60s", conflicts_with = "episodes")]
     pub duration: Span,
@@ -250,9 +250,9 @@ pub struct CaseArgs {
     /// A target file (.toml) in place of the target that the finding names.
     #[arg(long)]
     pub target: Option<String>,
-    /// Build the kernel from this tree or tarball instead of the pinned source.
-    #[arg(long, value_name = "DIR|TARBALL")]
-    pub kernel_source: Option<PathBuf>,
+    /// In place of the kernel that the finding names.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
     /// How guest code runs; auto takes KVM where it truly works.
     #[arg(long, value_enum, default_value = "auto")]
     pub accel: AccelChoice,
@@ -337,7 +337,7 @@ pub struct ExploreArgs {
     #[arg(long, conflicts_with = "resume")]
     pub out: Option<PathBuf>,
     /// Go on with the exploration that is kept there: same target, program, bound and points.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["program", "lifetime", "mutant"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["program", "lifetime", "mutant", "module_dir"])]
     pub resume: Option<PathBuf>,
     /// How the summary is printed.
     #[arg(long, value_enum, default_value = "human")]

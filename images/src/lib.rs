@@ -35,7 +35,7 @@ pub use check::{Missing, check_config};
 pub use error::Error;
 pub use given::{Given, GivenKernel, given_kernel};
 pub use initramfs::initramfs;
-pub use kernel::{Kernel, KernelRequest, ensure_kernel, find_kernel};
+pub use kernel::{GIVEN, Kernel, KernelRequest, ensure_kernel, find_kernel};
 pub use modinfo::{ModInfo, modinfo, needed_modules, plain_module};
 pub use module::{Module, ensure_module, module_of_dir};
 pub use names::{name_kernel, named_kernel};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use knobrig_images::{Given, KernelRequest, KernelSource};
+use knobrig_images::{Given, KernelRequest, KernelSource, Variant};
 
 use super::VariantArg;
 
@@ -11,9 +11,9 @@ use super::VariantArg;
 #[derive(Clone, Debug, Args)]
 pub struct BuildArgs {
     /// The kernel: kasan, debug (kasan and the heavy checkers), release (debug and delayed
-    /// kobject release).
-    #[arg(long, default_value = "kasan")]
-    pub variant: VariantArg,
+    /// kobject release) [default: kasan].
+    #[arg(long)]
+    pub variant: Option<VariantArg>,
     /// Build the kernel from this tree or tarball instead of the pinned source.
     #[arg(long, value_name = "DIR|TARBALL")]
     pub kernel_source: Option<PathBuf>,
@@ -26,15 +26,15 @@ pub struct BuildArgs {
 }
 
 impl BuildArgs {
-    /// As the builder takes it.
-    pub fn request(&self) -> KernelRequest {
+    /// As the builder takes it; of this variant where none is asked for.
+    pub fn request(&self, usual: Variant) -> KernelRequest {
         let source = match (&self.kernel_source, &self.kernel_version) {
             (Some(path), _) => KernelSource::Own(path.clone()),
             (None, Some(version)) => KernelSource::Version(version.clone()),
             (None, None) => KernelSource::Pinned,
         };
         KernelRequest {
-            variant: self.variant.0,
+            variant: self.variant.map_or(usual, |asked| asked.0),
             source,
             fragments: self.fragments.clone(),
         }
@@ -77,17 +77,32 @@ pub enum KernelChoice {
 }
 
 impl KernelArgs {
-    /// The one that was asked for.
+    /// The one that was asked for, or else the pinned kernel.
     pub fn choice(&self) -> KernelChoice {
+        let usual = Variant::Kasan;
+        let pinned = || KernelChoice::Built(self.build.request(usual));
+        self.asked(usual).unwrap_or_else(pinned)
+    }
+
+    /// The one that was asked for, if any was; where it is to be built and no variant was asked for,
+    /// of this one.
+    pub fn asked(&self, usual: Variant) -> Option<KernelChoice> {
         match (&self.kernel, &self.image) {
-            (Some(image), _) => KernelChoice::Given(Given {
+            (Some(image), _) => Some(KernelChoice::Given(Given {
                 image: image.clone(),
                 vmlinux: self.vmlinux.clone(),
                 modules: self.modules.clone(),
                 config: self.kernel_config.clone(),
-            }),
-            (None, Some(name)) => KernelChoice::Named(name.clone()),
-            (None, None) => KernelChoice::Built(self.build.request()),
+            })),
+            (None, Some(name)) => Some(KernelChoice::Named(name.clone())),
+            (None, None) => {
+                let build = &self.build;
+                let any = build.variant.is_some()
+                    || build.kernel_source.is_some()
+                    || build.kernel_version.is_some()
+                    || !build.fragments.is_empty();
+                any.then(|| KernelChoice::Built(build.request(usual)))
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Findings: failures with the same key are one, with a count.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use dk_control::{Event, Suspicion};
 use knobrig_klog::Report;
@@ -183,10 +184,16 @@ pub struct Met {
 }
 
 /// What a run's findings share.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setting {
     /// The target.
     pub target: String,
+    /// Its file, where it is not built in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_file: Option<PathBuf>,
+    /// The directories of modules that took the place of the target's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub module_dirs: Vec<PathBuf>,
     /// Its lifetime.
     pub lifetime: String,
     /// Its mutant.
@@ -355,7 +362,7 @@ mod tests {
             mutant: None,
             seed: 1,
             kernel: "k".into(),
-            guest: GuestKind::default(),
+            ..Setting::default()
         }
     }
 

@@ -416,7 +416,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::finding::{Evidence, Findings, GuestKind, Met};
+    use crate::judge::finding::{Evidence, Findings, Met};
     use crate::judge::plan::{Points, Shape, plan};
     use crate::target::Chosen;
 
@@ -439,7 +439,7 @@ mod tests {
             mutant: None,
             seed: 3,
             kernel: "k".into(),
-            guest: GuestKind::default(),
+            ..Setting::default()
         };
         let met = Met {
             guest: 1,

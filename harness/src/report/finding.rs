@@ -157,7 +157,7 @@ fn course(text: &mut String, plan: &Plan) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::finding::{Findings, GuestKind, Met, Setting};
+    use crate::judge::finding::{Findings, Met, Setting};
     use crate::judge::plan::{Points, Shape, plan};
     use crate::target::Chosen;
 
@@ -189,7 +189,7 @@ mod tests {
                 mutant: Some("free-before-remove".into()),
                 seed: 1,
                 kernel: "k".into(),
-                guest: GuestKind::default(),
+                ..Setting::default()
             },
             Some(&plan),
             None,

@@ -330,6 +330,8 @@ pub struct Chosen {
     pub mutant: Option<Mutant>,
     /// What `build` and `path` of its modules are relative to.
     pub base: PathBuf,
+    /// The target's file; none for one that is built in.
+    pub file: Option<PathBuf>,
 }
 
 impl Target {
@@ -441,6 +443,7 @@ impl Chosen {
             lifetime: Lifetime::plain(),
             mutant: None,
             base: PathBuf::new(),
+            file: None,
         }
     }
 
@@ -448,8 +451,12 @@ impl Chosen {
     ///
     /// # Errors
     /// The name that isn't known, and those that are.
-    pub fn find(target: &str, lifetime: Option<&str>, mutant: Option<&str>) -> Result<Self, Error> {
-        let (target, base) = read::find(target)?;
+    pub fn find(name: &str, lifetime: Option<&str>, mutant: Option<&str>) -> Result<Self, Error> {
+        let (target, base) = read::find(name)?;
+        let file = match Target::built_in().any(|it| it == name) {
+            true => None,
+            false => Some(std::path::absolute(name).map_err(Error::file("find", name))?),
+        };
         let mutant = match mutant {
             None => None,
             Some(name) => Some(by_name("mutant", name, &target.mutants, |m| &m.name)?.clone()),
@@ -467,6 +474,7 @@ impl Chosen {
             lifetime,
             mutant,
             base,
+            file,
         })
     }
 

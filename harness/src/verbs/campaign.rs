@@ -361,12 +361,14 @@ impl<'a> Campaign<'a> {
     ) -> Result<Self, Error> {
         let setting = Setting {
             target: target.target.name.clone(),
+            target_file: target.file.clone(),
+            module_dirs: prepared.module_dirs.clone(),
             lifetime: target.lifetime.name.clone(),
             mutant: target.mutant.as_ref().map(|mutant| mutant.name.clone()),
             seed: settings.seed,
             kernel: prepared.kernel.id.clone(),
             guest: GuestKind {
-                variant: prepared.kernel.variant.to_string(),
+                variant: prepared.kernel.checkers(),
                 cpus: settings.cpus,
                 memory_mib: settings.memory_mib,
             },
@@ -995,10 +997,7 @@ pub(super) fn recipe(
 fn kernel_info(prepared: &Prepared) -> KernelInfo {
     KernelInfo {
         release: prepared.kernel.release.clone(),
-        variant: match prepared.kernel.given {
-            true => "given".into(),
-            false => prepared.kernel.variant.to_string(),
-        },
+        variant: prepared.kernel.checkers(),
         source: prepared.kernel.source.clone(),
         source_hash: prepared.kernel.source_hash.clone(),
         vmlinux: prepared.kernel.vmlinux.clone(),

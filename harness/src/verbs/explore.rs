@@ -365,11 +365,9 @@ pub fn run(arguments: &ExploreArgs, command: Vec<String>) -> Result<Exit, Error>
     let started = Instant::now();
     let state = arguments.resume.as_deref().map(read_state).transpose()?;
     let target = match &state {
-        Some(State { setting, .. }) => Chosen::find(
-            &setting.target,
-            Some(&setting.lifetime),
-            setting.mutant.as_deref(),
-        )?,
+        Some(State { setting, .. }) => {
+            prepare::driver_of(setting, None, setting.mutant.as_deref())?
+        }
         None => arguments.driver.choose()?,
     };
     let text = match (&state, &arguments.program) {
@@ -394,7 +392,10 @@ pub fn run(arguments: &ExploreArgs, command: Vec<String>) -> Result<Exit, Error>
     let wanted = Wanted {
         kernel: arguments.kernel.choice(),
         accel: arguments.accel,
-        module_dirs: Vec::new(),
+        module_dirs: match &state {
+            Some(State { setting, .. }) => setting.module_dirs.clone(),
+            None => arguments.driver.module_dir.clone(),
+        },
         delays: false,
     };
     let prepared = prepare::prepare(&target, &wanted, &SetUp::new())?;

@@ -1,6 +1,6 @@
 //! `knobrig image build|ls|check|clean`.
 
-use knobrig_images::{Cache, Given};
+use knobrig_images::{Cache, Given, Variant};
 
 use super::prepare;
 use crate::cli::ImageCommand;
@@ -16,7 +16,11 @@ pub fn run(command: &ImageCommand) -> Result<Exit, Error> {
     let cache = Cache::open(None)?;
     match command {
         ImageCommand::Build { kernel, name } => {
-            let kernel = knobrig_images::ensure_kernel(&cache, &kernel.request(), &SetUp::new())?;
+            let kernel = knobrig_images::ensure_kernel(
+                &cache,
+                &kernel.request(Variant::Kasan),
+                &SetUp::new(),
+            )?;
             if let Some(name) = name {
                 knobrig_images::name_kernel(&cache, name, &kernel)?;
             }

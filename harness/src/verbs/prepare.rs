@@ -14,6 +14,7 @@ use crate::engine::probe;
 use crate::engine::qemu::{Accel, Qemu};
 use crate::engine::vcpu;
 use crate::error::Error;
+use crate::judge::finding::Setting;
 use crate::symbols::{self, Files};
 use crate::target::{Chosen, Module};
 
@@ -69,6 +70,8 @@ pub struct Prepared {
     pub modules: Vec<(String, PathBuf)>,
     /// QEMU's plugin that delays vCPUs, where it is wanted and QEMU loads it.
     pub plugin: Option<PathBuf>,
+    /// The directories of modules that take the place of the target's.
+    pub module_dirs: Vec<PathBuf>,
 }
 
 /// Sets up for a target.
@@ -150,7 +153,36 @@ pub fn prepare(
         gates,
         modules,
         plugin,
+        module_dirs: absolute(&wanted.module_dirs)?,
     })
+}
+
+/// The driver of a finding or an exploration, with this mutant; `other` names a target in place of its
+/// own.
+///
+/// # Errors
+/// Its file isn't there any more, or it has no such mutant.
+pub fn driver_of(
+    setting: &Setting,
+    other: Option<&str>,
+    mutant: Option<&str>,
+) -> Result<Chosen, Error> {
+    let own = match &setting.target_file {
+        Some(file) if other.is_none() && !file.is_file() => {
+            return Err(Error::Usage(format!(
+                "the target's file {} is not there any more; give it by --target",
+                file.display()
+            )));
+        }
+        Some(file) => file.display().to_string(),
+        None => setting.target.clone(),
+    };
+    Chosen::find(other.unwrap_or(&own), Some(&setting.lifetime), mutant)
+}
+
+fn absolute(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    let one = |path: &PathBuf| std::path::absolute(path).map_err(Error::file("find", path));
+    paths.iter().map(one).collect()
 }
 
 /// QEMU's plugin that delays vCPUs; none, and why is said, where QEMU doesn't load it.

@@ -11,12 +11,13 @@ use serde::Serialize;
 use super::campaign::{Campaign, Settings, Trials};
 use super::prepare::{self, Prepared, Wanted};
 use super::run::{say, say_json};
-use knobrig_images::{KernelRequest, KernelSource};
+use knobrig_images::{KernelRequest, Variant};
 
 use crate::cli::kernel::KernelChoice;
 use crate::cli::{CaseArgs, Format, ReproArgs, VariantArg};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::judge::finding::Setting;
 use crate::judge::plan::Plan;
 use crate::judge::statistics::Rate;
 use crate::report::dir::{self, Replay, RunDir};
@@ -39,25 +40,35 @@ pub(super) struct Case {
     pub(super) differs: Vec<String>,
 }
 
-/// The very kernel that the finding was met on, while the cache has it; else its variant.
-fn kernel(
-    source: Option<&std::path::Path>,
-    variant: knobrig_images::Variant,
-    id: &str,
-) -> Result<KernelChoice, Error> {
-    let request = KernelRequest::pinned(variant);
-    if let Some(source) = source {
-        return Ok(KernelChoice::Built(KernelRequest {
-            source: KernelSource::Own(source.to_owned()),
-            ..request
-        }));
+/// The kernel that was asked for; else the very one that the finding was met on, while the cache has
+/// it; else its variant.
+fn kernel(arguments: &CaseArgs, setting: &Setting) -> Result<KernelChoice, Error> {
+    let finding = arguments.finding.display();
+    let variant =
+        match setting.guest.variant.as_str() {
+            knobrig_images::GIVEN => None,
+            variant => Some(variant.parse::<VariantArg>().map_err(|why| {
+                Error::Usage(format!("{finding}: kernel variant {variant}: {why}"))
+            })?),
+        };
+    let usual = variant.map_or(Variant::Kasan, |it| it.0);
+    if let Some(asked) = arguments.kernel.asked(usual) {
+        return Ok(asked);
     }
     let cache = knobrig_images::Cache::open(None)?;
-    Ok(match knobrig_images::named_kernel(&cache, id) {
-        Ok(kernel) => KernelChoice::Named(kernel.id),
+    match (
+        knobrig_images::named_kernel(&cache, &setting.kernel),
+        variant,
+    ) {
+        (Ok(kernel), _) => Ok(KernelChoice::Named(kernel.id)),
         // It is not there any more: one of its kind is built, and the difference told.
-        Err(_) => KernelChoice::Built(request),
-    })
+        (Err(_), Some(variant)) => Ok(KernelChoice::Built(KernelRequest::pinned(variant.0))),
+        (Err(_), None) => Err(Error::Usage(format!(
+            "{finding} was met on a kernel that was given, {}, which the finding doesn't hold; \
+             give it again by --kernel, with --vmlinux and --modules as then, or another by --image",
+            setting.kernel
+        ))),
+    }
 }
 
 impl Case {
@@ -69,29 +80,13 @@ impl Case {
         let replay = dir::read_replay(&arguments.finding)?;
         let mut plan = replay.reproducer.episode.clone();
         let setting = &replay.reproducer.setting;
-        let target = Chosen::find(
-            arguments.target.as_deref().unwrap_or(&setting.target),
-            Some(&setting.lifetime),
-            match correct {
-                true => None,
-                false => setting.mutant.as_deref(),
-            },
-        )?;
-        let variant: VariantArg = (setting.guest.variant.parse()).map_err(|why| {
-            Error::Usage(format!(
-                "{}: kernel variant {}: {why}",
-                arguments.finding.display(),
-                setting.guest.variant
-            ))
-        })?;
+        let mutant = setting.mutant.as_deref();
+        let driver = |mutant| prepare::driver_of(setting, arguments.target.as_deref(), mutant);
+        let target = driver(mutant.filter(|_| !correct))?;
         let wanted = Wanted {
-            kernel: kernel(
-                arguments.kernel_source.as_deref(),
-                variant.0,
-                &setting.kernel,
-            )?,
+            kernel: kernel(arguments, setting)?,
             accel: arguments.accel,
-            module_dirs: Vec::new(),
+            module_dirs: setting.module_dirs.clone(),
             delays: !plan.watched().is_empty(),
         };
         let prepared = prepare::prepare(&target, &wanted, &SetUp::new())?;
@@ -106,8 +101,7 @@ impl Case {
             differs.push("vCPUs can't be held here, as they were when it was met".into());
         }
         if correct && let Some(mutant) = &setting.mutant {
-            let name = arguments.target.as_deref().unwrap_or(&setting.target);
-            let planted = Chosen::find(name, Some(&setting.lifetime), Some(mutant))?;
+            let planted = driver(Some(mutant))?;
             leave_out(&mut plan, &planted, &target);
             differs.push("the mutant is left out".into());
         }

@@ -39,7 +39,7 @@ pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
     let wanted = Wanted {
         kernel: arguments.kernel.choice(),
         accel: arguments.accel,
-        module_dirs: arguments.module_dir.clone(),
+        module_dirs: arguments.driver.module_dir.clone(),
         delays: may_delay(&target, &arguments.shapes),
     };
     let prepared = prepare::prepare(&target, &wanted, &SetUp::new())?;

@@ -5,6 +5,7 @@ mod delays;
 mod explore;
 mod formats;
 mod gallery;
+mod given;
 mod module;
 mod place;
 mod placed;

@@ -47,3 +47,43 @@ fn a_finding_shows_again_and_a_correct_driver_shows_nothing() {
 
     place.assert_nothing_left();
 }
+
+/// Of a target in a file of one's own the finding names the file, and of a kernel of one's own it says
+/// that it doesn't hold it.
+#[test]
+fn a_finding_of_a_target_file_replays_by_itself() {
+    let place = Place::new();
+    let shown = place.knobrig().args(["target", "show", "mydrv"]).output();
+    let text = String::from_utf8(shown.expect("knobrig runs").stdout).expect("UTF-8");
+    let drivers = format!("{}/../guest-driver", env!("CARGO_MANIFEST_DIR"));
+    let file = place.path().join("mine.toml");
+    let mine = text.replace("\"guest-driver", &format!("\"{drivers}"));
+    std::fs::write(&file, mine.replacen("\"mydrv\"", "\"mine\"", 1)).expect("writes");
+    let file = file.display().to_string();
+    let mut run = place.run(&["--target", &file, "--mutant", "knobs-left", "--fail-fast"]);
+    let output = run
+        .args(["--shapes", "gated", "--seed", "1", "--episodes", "40"])
+        .output()
+        .expect("knobrig runs");
+    assert_eq!(output.status.code(), Some(10), "{output:?}");
+    let finding = place.json("findings/001/finding.json");
+    assert_eq!(finding["setting"]["target_file"], *file, "{finding}");
+    let (code, again) = verb(&place, "repro", "again", &["--times", "3"]);
+    assert_eq!(code, Some(10), "{again}");
+
+    let path = place.out().join("findings/001/reproducer.json");
+    let mut reproducer = place.json("findings/001/reproducer.json");
+    reproducer["setting"]["guest"]["variant"] = "given".into();
+    reproducer["setting"]["kernel"] = "000000000000".into();
+    std::fs::write(&path, reproducer.to_string()).expect("writes");
+    let mut repro = place.knobrig();
+    let output = repro
+        .arg("repro")
+        .arg(&path)
+        .output()
+        .expect("knobrig runs");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("--kernel"), "{told}");
+    place.assert_nothing_left();
+}

@@ -6,7 +6,7 @@ mod browser;
 use std::path::{Path, PathBuf};
 
 use browser::Browser;
-use knobrig::judge::finding::{Evidence, Findings, GuestKind, Met, Setting};
+use knobrig::judge::finding::{Evidence, Findings, Met, Setting};
 use knobrig::judge::summary::Summary;
 use knobrig::judge::timeline::{Bar, BarKind, Lane, LaneKind, Moment, Timeline};
 use knobrig::report::picture::html::{self, Shown};
@@ -75,7 +75,7 @@ fn page(dir: &Path) -> PathBuf {
         mutant: Some("poll-left".into()),
         seed: 1,
         kernel: "k".into(),
-        guest: GuestKind::default(),
+        ..Setting::default()
     };
     let met = Met {
         guest: 1,

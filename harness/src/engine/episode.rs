@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dk_control::Event;
 use knobrig_klog::Report;
-use knobrig_proto::{EpisodeReport, FromGuest, ToGuest};
+use knobrig_proto::{EpisodeReport, FromGuest, Rest, ToGuest};
 use tokio::time::Instant;
 
 use knobrig_vcpu_proto::{Ordered, Range};
@@ -15,7 +15,7 @@ use super::guest::{Guest, Happening, Loss};
 use super::vcpu::Texts;
 use crate::error::Error;
 use crate::judge::plan::{Plan, Then, When, marker};
-use crate::judge::record::{Asleep, Delayed, Record, Seen};
+use crate::judge::record::{Delayed, Record, Seen};
 
 /// Beyond the actors' own deadline: load, checks, and the report of what is stuck.
 const GRACE: Duration = Duration::from_secs(60);
@@ -50,8 +50,6 @@ pub struct Whole {
     pub held: bool,
     /// How it went, but for the report.
     pub record: Record,
-    /// Who was seen asleep in the kernel.
-    pub asleep: Vec<Asleep>,
     /// What the device witnessed.
     pub witnessed: Vec<Event>,
     /// The device's ring runs still.
@@ -116,7 +114,6 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
     Ok(Ended::Whole(Box::new(Whole {
         report,
         held: !course.held.is_empty(),
-        asleep: std::mem::take(&mut course.asleep),
         witnessed: std::mem::take(&mut course.witnessed),
         record: record(guest, None, course),
         ring_runs,
@@ -140,6 +137,7 @@ fn record(guest: &Guest, report: Option<EpisodeReport>, course: Course<'_>) -> R
         report,
         delays: course.delayed,
         orders: course.orders,
+        asleep: course.asleep,
         gates: seen(guest, course.told),
         log_ahead_ns: guest.log_ahead_ns(),
     }
@@ -172,7 +170,7 @@ struct Course<'a> {
     /// What the device witnessed.
     witnessed: Vec<Event>,
     /// Who was seen asleep.
-    asleep: Vec<Asleep>,
+    asleep: Vec<Rest>,
     /// Where the code lies that is delayed.
     texts: Texts,
     /// All of it is loaded, here.
@@ -227,7 +225,7 @@ impl<'a> Course<'a> {
                 if !wchan.is_empty() {
                     let when = When::Asleep(actor.clone(), step);
                     self.follow(guest, when).await?;
-                    self.asleep.push(Asleep {
+                    self.asleep.push(Rest {
                         actor: actor.clone(),
                         step,
                         place: wchan,

@@ -1,9 +1,9 @@
 //! What came of an episode that was to take a race through an order.
 
-use knobrig_proto::EpisodeReport;
+use knobrig_proto::{EpisodeReport, Rest};
 
 use super::plan::race::{Ordered, Stood, name};
-use super::record::{Asleep, Seen};
+use super::record::Seen;
 use crate::schedule::exhaust::{Came, Impossible};
 use crate::schedule::{Actor, Program, Turn};
 
@@ -42,7 +42,7 @@ pub fn came(
     turns: &[Turn],
     report: &EpisodeReport,
     seen: &[Seen],
-    asleep: &[Asleep],
+    asleep: &[Rest],
     tried: u32,
 ) -> Came {
     let stood = |actor: Actor, point: usize| -> Option<Stood> {
@@ -176,7 +176,7 @@ mod tests {
                 gates: gates.collect(),
                 ..EpisodeReport::default()
             };
-            let asleep = [Asleep {
+            let asleep = [Rest {
                 actor: "B".into(),
                 step: 1,
                 place: "kernfs_drain".into(),

@@ -1,7 +1,7 @@
 //! What an episode in fact did, by the guest's clock: the base of a finding's timeline.
 
 use dk_control::Event;
-use knobrig_proto::EpisodeReport;
+use knobrig_proto::{EpisodeReport, Rest};
 use knobrig_vcpu_proto::Ordered;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,9 @@ pub struct Record {
     pub report: Option<EpisodeReport>,
     /// What the device's gates did.
     pub gates: Vec<Seen>,
+    /// Which teardowns were seen asleep in the kernel, and where.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asleep: Vec<Rest>,
     /// How far the kernel log's clock is ahead of the guest's `CLOCK_MONOTONIC`, where that is
     /// known.
     #[serde(default)]
@@ -68,17 +71,6 @@ pub struct Seen {
     pub guest_ns: u64,
     /// What.
     pub event: Event,
-}
-
-/// An actor that slept in the kernel for a while.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asleep {
-    /// Who.
-    pub actor: String,
-    /// In which of its steps.
-    pub step: usize,
-    /// In which function.
-    pub place: String,
 }
 
 /// What lies between the guest's clock and the host's.

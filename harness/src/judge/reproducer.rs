@@ -28,12 +28,16 @@ pub struct Reproducer {
 impl Reproducer {
     /// That of a finding; none where it was met before an episode ran.
     pub fn of(finding: &Finding) -> Option<Self> {
+        let mut episode = finding.episode.clone()?;
+        if let Some(record) = &finding.record {
+            episode.episode.rests.clone_from(&record.asleep);
+        }
         Some(Self {
             version: VERSION,
             title: finding.title.clone(),
             key: finding.key.clone(),
             setting: finding.setting.clone(),
-            episode: finding.episode.clone()?,
+            episode,
         })
     }
 }

@@ -419,8 +419,7 @@ mod tests {
             report: Some(report),
             gates: gates.into(),
             log_ahead_ns: Some(0),
-            delays: None,
-            orders: Vec::new(),
+            ..Record::default()
         };
         (plan, record)
     }

@@ -19,7 +19,7 @@ use crate::judge::bandit::{self, Bandit, Novelty};
 use crate::judge::finding::{self, Evidence, Finding, Findings, GuestKind, Met, Setting};
 use crate::judge::oracle::{self, Collisions, result_text, step_text};
 use crate::judge::plan::{Plan, Points, Program, Shape, Spot, leaks, mix, plan};
-use crate::judge::record::{Asleep, Record};
+use crate::judge::record::Record;
 use crate::judge::statistics::Rate;
 use crate::judge::summary::{Explored, FindingLine, Summary};
 use crate::report::dir::{self, KernelInfo, Manifest, RunDir};
@@ -86,8 +86,6 @@ pub(super) struct Went<'a> {
     pub(super) plan: &'a Plan,
     /// What the guest and the device say.
     pub(super) record: &'a Record,
-    /// Who was seen asleep.
-    pub(super) asleep: &'a [Asleep],
     /// What its teardowns and ops came to.
     pub(super) collisions: Collisions,
 }
@@ -764,7 +762,6 @@ impl<'a> Campaign<'a> {
                     episodes.went(&Went {
                         plan: &plan,
                         record: &record,
-                        asleep: &[],
                         collisions,
                     });
                     self.records.insert(episode, *record);
@@ -820,7 +817,6 @@ impl<'a> Campaign<'a> {
             episodes.went(&Went {
                 plan: &plan,
                 record: &record,
-                asleep: &whole.asleep,
                 collisions,
             });
             self.records.insert(episode, record);

@@ -196,7 +196,7 @@ impl Episodes for Exploration {
                 &running.turns,
                 report,
                 &went.record.gates,
-                went.asleep,
+                &went.record.asleep,
                 exhaust.tried(running.number),
             ));
         }

@@ -14,13 +14,27 @@ use crate::task::Task;
 /// The pause between looks. Two looks make a settled teardown, so that it is told one to two
 /// milliseconds after it fell asleep.
 pub const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// Looks at one place that make a settled teardown: one would take the short sleeps on the way (a
+/// contended mutex) for the place where it comes to rest.
+const LOOKS: u32 = 2;
+/// So many do where it is known to come to rest elsewhere: on a slow machine the sleeps on the way
+/// are not short. What it rests for waits no longer than two seconds.
+const LOOKS_ELSEWHERE: u32 = 500;
 
 /// What was seen of each actor last.
 #[derive(Debug)]
 pub struct Monitor {
     tasks: Vec<Arc<Task>>,
-    /// The step, and where it slept.
-    last: Vec<Option<(usize, String)>>,
+    last: Vec<Option<Sleep>>,
+}
+
+/// A sleep.
+#[derive(Debug)]
+struct Sleep {
+    step: usize,
+    place: String,
+    /// Looks in a row that saw it.
+    looks: u32,
 }
 
 impl Monitor {
@@ -31,9 +45,6 @@ impl Monitor {
     }
 
     /// Looks once; false if there is nothing to look for until [`Run::await_ends`] returns.
-    ///
-    /// Asleep at one place in two looks running is settled. One look would take the short sleeps
-    /// on the way (a contended mutex) for the place where the teardown comes to rest.
     pub fn look(&mut self, run: &Run) -> bool {
         let mut watching = false;
         for (actor, (task, last)) in self.tasks.iter().zip(&mut self.last).enumerate() {
@@ -45,24 +56,29 @@ impl Monitor {
                 }
                 Standing::Inside(step) => step,
             };
-            let seen = task.asleep().map(|place| (step, place));
+            let place = task.asleep();
             // The step may have ended, and the thread sleep elsewhere, since `standing` looked.
             let still = run.standing(actor) == Standing::Inside(step);
-            match seen {
-                Some((_, place))
-                    if still
-                        && last
-                            .as_ref()
-                            .is_some_and(|(s, p)| *s == step && *p == place) =>
-                {
-                    // Told by the teardown itself, it has ended, and the next step is to be
-                    // looked for.
-                    watching |= !run.settle(actor, step, place, now_ns());
-                }
-                seen => {
-                    watching = true;
-                    *last = seen.filter(|_| still);
-                }
+            let Some(place) = place.filter(|_| still) else {
+                watching = true;
+                *last = None;
+                continue;
+            };
+            let before = last.take();
+            let looks = match before {
+                Some(sleep) if sleep.step == step && sleep.place == place => sleep.looks + 1,
+                _ => 1,
+            };
+            let needed = match run.rest(actor, step) {
+                Some(rest) if rest != place => LOOKS_ELSEWHERE,
+                _ => LOOKS,
+            };
+            if looks < needed {
+                watching = true;
+                *last = Some(Sleep { step, place, looks });
+            } else {
+                // Told by the teardown itself, it has ended, and the next step is to be looked for.
+                watching |= !run.settle(actor, step, place, now_ns());
             }
         }
         watching

@@ -287,6 +287,13 @@ impl Run {
         }
     }
 
+    /// Where a part is known to come to rest in a step.
+    pub fn rest(&self, part: usize, step: usize) -> Option<&str> {
+        let mut rests = self.episode.rests.iter();
+        let rest = rests.find(|rest| rest.step == step && rest.actor == self.name(part));
+        rest.map(|rest| rest.place.as_str())
+    }
+
     /// Tells that a teardown's step is settled, unless that was told: whoever counts it first
     /// tells.
     pub fn settle(&self, part: usize, step: usize, wchan: String, ns: u64) -> bool {

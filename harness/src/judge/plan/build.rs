@@ -76,6 +76,7 @@ impl<'a> Builder<'a> {
                     under_test: Vec::new(),
                     gates: Vec::new(),
                     survey: Vec::new(),
+                    rests: Vec::new(),
                 },
                 delays: None,
                 order: None,

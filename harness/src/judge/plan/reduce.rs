@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use knobrig_proto::{Repeat, Step};
+use knobrig_proto::{Repeat, Rest, Step};
 use serde::{Deserialize, Serialize};
 
 use super::{Expect, Place, Plan, Reaction, Then, When};
@@ -168,6 +168,18 @@ impl Plan {
                     *step = there;
                 }
                 reaction
+            })
+            .collect();
+        plan.episode.rests = (self.episode.rests.iter())
+            .filter_map(|rest| {
+                let actor = self.actor_named(&rest.actor)?;
+                let Place::Actor(_, step) = moved(Place::Actor(actor, rest.step))? else {
+                    return None;
+                };
+                Some(Rest {
+                    step,
+                    ..rest.clone()
+                })
             })
             .collect();
         for gate in &plan.gates {

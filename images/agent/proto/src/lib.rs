@@ -302,6 +302,21 @@ pub struct Episode {
     /// nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub survey: Vec<String>,
+    /// Where teardowns come to rest, as far as that is known of the same episode before: asleep
+    /// elsewhere, such a one is most likely on its way there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rests: Vec<Rest>,
+}
+
+/// Where an actor sleeps in a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rest {
+    /// The actor.
+    pub actor: String,
+    /// Which of its steps.
+    pub step: usize,
+    /// The kernel function, as [`FromGuest::Settled`] has it.
+    pub place: String,
 }
 
 /// Which end of a function's call.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::clock::now_ns;
 use crate::run::{Run, Standing};
-use crate::task::Task;
+use crate::task::{Task, UNNAMED};
 
 /// The pause between looks. Two looks make a settled teardown, so that it is told one to two
 /// milliseconds after it fell asleep.
@@ -17,9 +17,25 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// Looks at one place that make a settled teardown: one would take the short sleeps on the way (a
 /// contended mutex) for the place where it comes to rest.
 const LOOKS: u32 = 2;
+/// So many do in a place where the kernel waits for itself: most often it is on its way, and on a slow
+/// machine even such a sleep is not short.
+const LOOKS_PASSING: u32 = 50;
 /// So many do where it is known to come to rest elsewhere: on a slow machine the sleeps on the way
 /// are not short. What it rests for waits no longer than two seconds.
 const LOOKS_ELSEWHERE: u32 = 500;
+
+/// Places where the kernel waits for itself, by how their names begin: for a grace period, a thread or
+/// a CPU of its own, a lock that callbacks are not run under.
+const PASSING: [&str; 8] = [
+    UNNAMED,
+    "synchronize_",
+    "wait_rcu_",
+    "__wait_rcu_",
+    "devtmpfs_",
+    "stop_",
+    "kernfs_activate",
+    "kernfs_remove",
+];
 
 /// What was seen of each actor last.
 #[derive(Debug)]
@@ -71,7 +87,11 @@ impl Monitor {
             };
             let needed = match run.rest(actor, step) {
                 Some(rest) if rest != place => LOOKS_ELSEWHERE,
-                _ => LOOKS,
+                Some(_) => LOOKS,
+                None => match PASSING.iter().any(|begin| place.starts_with(begin)) {
+                    true => LOOKS_PASSING,
+                    false => LOOKS,
+                },
             };
             if looks < needed {
                 watching = true;

@@ -1,6 +1,7 @@
 //! Findings: failures with the same key are one, with a count.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 
 use dk_control::{Event, Suspicion};
@@ -248,11 +249,15 @@ pub struct Finding {
     pub count: u64,
     /// The first time.
     pub first: Met,
+    /// The time of which all that follows is, where it isn't the first: that one met by chance what
+    /// this one placed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed: Option<Met>,
     /// Of the run.
     pub setting: Setting,
-    /// Of the first time.
+    /// What was seen.
     pub evidence: Evidence,
-    /// The oracles that spoke the first time, that of the evidence first.
+    /// The oracles that spoke, that of the evidence first.
     pub oracles: Vec<String>,
     /// What the others had to say, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -267,6 +272,14 @@ pub struct Finding {
     /// How that episode went.
     #[serde(default)]
     pub record: Option<Record>,
+}
+
+impl Finding {
+    /// Its episode meets it again only by chance, or there is none.
+    fn is_by_chance(&self) -> bool {
+        let episode = self.episode.as_ref();
+        episode.is_none_or(|plan| plan.shape.by_chance())
+    }
 }
 
 /// The findings of a run.
@@ -303,25 +316,41 @@ impl Findings {
                 oracles.push(other.oracle().to_owned());
             }
         }
-        let finding = self
-            .by_key
-            .entry(evidence.key())
-            .or_insert_with(|| Finding {
-                version: VERSION,
-                number,
-                title: evidence.title(),
-                alt_titles: Vec::new(),
-                key: evidence.key(),
-                count: 0,
-                first,
-                setting: setting.clone(),
-                evidence,
-                oracles,
-                also: others.iter().map(Evidence::title).collect(),
-                reproducer: episode.map(|_| reproducer::FILE.to_owned()),
-                episode: episode.cloned(),
-                record,
-            });
+        let key = evidence.key();
+        let now = Finding {
+            version: VERSION,
+            number,
+            title: title.clone(),
+            alt_titles: Vec::new(),
+            key: key.clone(),
+            count: 0,
+            first,
+            placed: None,
+            setting: setting.clone(),
+            evidence,
+            oracles,
+            also: others.iter().map(Evidence::title).collect(),
+            reproducer: episode.map(|_| reproducer::FILE.to_owned()),
+            episode: episode.cloned(),
+            record,
+        };
+        let finding = match self.by_key.entry(key) {
+            Entry::Vacant(entry) => entry.insert(now),
+            Entry::Occupied(entry) => {
+                let finding = entry.into_mut();
+                if finding.is_by_chance() && !now.is_by_chance() {
+                    // What shows it for certain is worth more than what came first.
+                    finding.placed = Some(now.first);
+                    finding.evidence = now.evidence;
+                    finding.oracles = now.oracles;
+                    finding.also = now.also;
+                    finding.reproducer = now.reproducer;
+                    finding.episode = now.episode;
+                    finding.record = now.record;
+                }
+                finding
+            }
+        };
         let known = finding.title == title || finding.alt_titles.contains(&title);
         if !known && finding.alt_titles.len() < MOST_TITLES {
             finding.alt_titles.push(title);
@@ -330,9 +359,11 @@ impl Findings {
         finding
     }
 
-    /// That bug was met already.
-    pub fn has(&self, report: &Report) -> bool {
-        self.by_key.contains_key(&kernel_key(report))
+    /// Whether a report of this episode would be kept: it is new, or places what was met by chance.
+    pub fn keeps(&self, report: &Report, episode: Option<&Plan>) -> bool {
+        let places = episode.is_some_and(|plan| !plan.shape.by_chance());
+        let known = self.by_key.get(&kernel_key(report));
+        known.is_none_or(|finding| places && finding.is_by_chance())
     }
 
     /// All, by number.
@@ -346,6 +377,8 @@ impl Findings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::judge::plan::{Points, Shape, plan};
+    use crate::target::Chosen;
 
     fn met(episode: u64) -> Met {
         Met {
@@ -389,6 +422,32 @@ mod tests {
             .map(|finding| finding.number)
             .collect();
         assert_eq!(numbers, [1, 2]);
+    }
+
+    #[test]
+    fn an_episode_that_places_it_stands_in_for_one_that_met_it_by_chance() {
+        let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
+        let plan = |shape| plan(&target, &Points::default(), 1, 1, &[shape]);
+        let shapes = [Shape::Birth, Shape::Gated, Shape::Stress];
+        let mut findings = Findings::default();
+        for (episode, shape) in (1..).zip(shapes) {
+            let plan = plan(shape);
+            findings.add(
+                violation("a"),
+                &[],
+                met(episode),
+                &setting(),
+                Some(&plan),
+                None,
+            );
+        }
+        let all = findings.all();
+        assert_eq!((all.len(), all[0].count, &all[0].first), (1, 3, &met(1)));
+        assert_eq!(all[0].placed, Some(met(2)));
+        assert_eq!(
+            all[0].episode.as_ref().map(|it| it.shape),
+            Some(Shape::Gated)
+        );
     }
 
     #[test]

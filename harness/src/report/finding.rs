@@ -25,7 +25,8 @@ pub fn story(finding: &Finding) -> String {
     let mut text = format!("{}\n\n", finding.title);
     let setting = &finding.setting;
     let mutant = (setting.mutant.as_ref()).map_or(String::new(), |it| format!(", mutant {it}"));
-    let episode = (finding.first.episode).map_or(String::new(), |it| format!(", episode {it}"));
+    let met = finding.placed.as_ref().unwrap_or(&finding.first);
+    let episode = (met.episode).map_or(String::new(), |it| format!(", episode {it}"));
     for title in &finding.alt_titles {
         let _ = writeln!(text, "  or       {title}");
     }

@@ -932,14 +932,14 @@ impl<'a> Campaign<'a> {
         let Some(mut first) = evidence.next() else {
             return Ok(None);
         };
+        let plan = met.episode.and_then(|episode| self.plans.get(&episode));
         if let Evidence::Kernel { report } = &mut first
-            && !self.findings.has(report)
+            && self.findings.keeps(report, plan)
         {
-            // Read for each new finding and dropped: a kernel's lines take more memory than all else.
+            // Read for each that is kept and dropped: a kernel's lines take more memory than all else.
             Symbolizer::new(self.files.clone()).symbolize(report);
         }
         let others: Vec<_> = evidence.collect();
-        let plan = met.episode.and_then(|episode| self.plans.get(&episode));
         let record = (met.episode).and_then(|episode| self.records.get(&episode).cloned());
         let episode = met.episode;
         let finding = self

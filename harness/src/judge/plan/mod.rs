@@ -92,6 +92,14 @@ pub enum Shape {
     Naive,
 }
 
+impl Shape {
+    /// Nothing in it orders the ops and the teardown: run again, it meets the same only by chance.
+    pub fn by_chance(self) -> bool {
+        use Shape::{Birth, Delays, Loops, Naive, Stress};
+        matches!(self, Stress | Birth | Loops | Delays | Naive)
+    }
+}
+
 /// What happens in an episode that something follows from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

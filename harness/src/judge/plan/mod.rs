@@ -398,8 +398,8 @@ pub const MIX: &[(Shape, u32)] = &[
     (Shape::Counts, 5),
     (Shape::Unbind, 6),
     (Shape::Elsewhere, 3),
-    (Shape::Late, 1),
-    (Shape::ProbeFails, 1),
+    (Shape::Late, 3),
+    (Shape::ProbeFails, 2),
     (Shape::Delays, 20),
 ];
 

@@ -89,7 +89,7 @@ pub(crate) fn report(
         if index > 0 {
             text.push('\n');
         }
-        text.push_str(line.text().trim_end());
+        text.push_str(line.text().trim_ascii_end());
     }
     let start = lines.iter().map(|l| l.line.start).min().unwrap_or(0);
     let end = lines.iter().map(|l| l.line.end).max().unwrap_or(start);

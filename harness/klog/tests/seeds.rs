@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use knobrig_klog::{Reader, Report, Symbol, Symbols};
+use knobrig_klog::{Reader, Report, Symbol, Symbols, parse};
 
 /// Mutants that show in more than one way, each of which has a key of its own: no single report
 /// tells that they are one. Whether an object's last reference or the object itself is missed first
@@ -405,4 +405,27 @@ fn no_two_mutants_share_a_key() {
             .into_owned();
         own(first(&log).key, &mutant);
     }
+}
+
+#[test]
+fn a_report_s_own_words_are_read_as_that_report() {
+    let reports = seeds().into_values().flatten();
+    let mut read = 0;
+    // What lay where is told outside of a report.
+    let whole = |report: &Report| {
+        let mut frames = report.stacks.iter().flat_map(|it| &it.frames);
+        report.place.is_none() && frames.all(|frame| frame.place.is_none())
+    };
+    for report in reports.filter(whole) {
+        let again = parse(report.text.as_bytes());
+        let again = again.first().unwrap_or_else(|| panic!("{}", report.text));
+        let said = |report: &Report| (report.title.clone(), report.key.clone(), report.class);
+        assert_eq!(said(again), said(&report));
+        assert_eq!(again.access, report.access, "{}", report.title);
+        assert_eq!(again.object, report.object, "{}", report.title);
+        assert_eq!(again.stacks, report.stacks, "{}", report.title);
+        assert_eq!(again.text, report.text);
+        read += 1;
+    }
+    assert!(read > 25, "{read}");
 }

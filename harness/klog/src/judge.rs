@@ -96,6 +96,8 @@ pub(crate) fn report(
     let mut stacks: Vec<Stack> = case.stacks;
     // The fault comes first, whatever was printed before it.
     stacks.sort_by_key(|s| s.role != Role::Fault);
+    // Who keeps a report keeps no room that it has no use for.
+    stacks.iter_mut().for_each(|s| s.frames.shrink_to_fit());
     Report {
         title: verdict.title,
         alt_titles: verdict.alt_titles,

@@ -133,8 +133,15 @@ static BASE: LazyLock<SkipSet> = LazyLock::new(|| {
 
 /// The first reliable frame that no set covers.
 pub(crate) fn guilty_frame<'f>(frames: &'f [Frame], skip: &[&SkipSet]) -> Option<&'f Frame> {
+    guilty_of(frames.iter(), skip)
+}
+
+/// As [`guilty_frame`], of some of a stack's.
+pub(crate) fn guilty_of<'f>(
+    frames: impl Iterator<Item = &'f Frame>,
+    skip: &[&SkipSet],
+) -> Option<&'f Frame> {
     frames
-        .iter()
         .filter(|f| f.reliable && !f.function.is_empty())
         .take_while(|f| !BASE.has(&f.function))
         .find(|f| !skip.iter().any(|s| s.has(&f.function)))

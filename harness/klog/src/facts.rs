@@ -28,13 +28,9 @@ static CPU: LazyLock<Regex> = LazyLock::new(|| {
 });
 static HUNG: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"^INFO: task (.+):(\d+) blocked").expect("a valid pattern"));
-/// `by task comm/123`, of KASAN's access line.
-static BY_TASK: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"^by (?:task|thread) (.+)/(\d+)").expect("a valid pattern"));
 
-/// How the expensive patterns begin, found first.
-static WORDS: LazyLock<[Finder<'_>; 3]> =
-    LazyLock::new(|| ["CPU: ", "by task ", "by thread "].map(Finder::new));
+/// How what is looked for begins, found first.
+static WORDS: LazyLock<[Finder<'_>; 2]> = LazyLock::new(|| ["CPU: ", "by t"].map(Finder::new));
 
 pub(crate) fn collect(case: &Case<'_>) -> Facts {
     let mut facts = Facts::default();
@@ -64,19 +60,32 @@ pub(crate) fn collect(case: &Case<'_>) -> Facts {
             facts.kernel = c.get(6).map(|k| k.as_str().to_owned());
         }
         let named = if text.starts_with("INFO: task ") {
-            HUNG.captures(text)
-        } else {
-            let task = from(&WORDS[1]).or_else(|| from(&WORDS[2]));
-            task.and_then(|text| BY_TASK.captures(text))
-        };
-        if let Some(c) = named {
-            facts.task = Some(Task {
+            HUNG.captures(text).map(|c| Task {
                 name: c[1].to_owned(),
                 pid: c[2].parse().ok(),
-            });
-        }
+            })
+        } else {
+            from(&WORDS[1]).and_then(by_task)
+        };
+        facts.task = named.or(facts.task);
     }
     facts
+}
+
+/// `by task comm/123`, of KASAN's access line; a name may have blanks and slashes in it.
+fn by_task(text: &str) -> Option<Task> {
+    let rest = text.strip_prefix("by ")?;
+    let rest = rest
+        .strip_prefix("task ")
+        .or_else(|| rest.strip_prefix("thread "))?;
+    rest.rmatch_indices('/').find_map(|(at, _)| {
+        let pid = &rest[at + 1..];
+        let digits = pid.bytes().take_while(u8::is_ascii_digit).count();
+        (at > 0 && digits > 0).then(|| Task {
+            name: rest[..at].to_owned(),
+            pid: pid[..digits].parse().ok(),
+        })
+    })
 }
 
 /// Reads `a b(OE) c [last unloaded: d(O)]`; false where the list is over.

@@ -31,6 +31,9 @@ pub(crate) fn parse(text: &str) -> Option<FrameLine> {
     if let Some(frame) = usual(line) {
         return Some(FrameLine::Frame(frame));
     }
+    if !has_place(line) {
+        return None;
+    }
     if let Some((callee, caller)) = from(line)
         && let Some(callee) = arm_half(callee)
         && let Some(caller) = arm_half(caller)
@@ -43,6 +46,12 @@ pub(crate) fn parse(text: &str) -> Option<FrameLine> {
         return Some(FrameLine::Frame(frame));
     }
     plain(line).map(FrameLine::Frame)
+}
+
+/// Whether there is an offset, an address or a bracket in the line: every frame has one of them, and
+/// most of what is no frame has none.
+fn has_place(line: &str) -> bool {
+    memchr::memchr3(b'+', b'[', b'(', line.as_bytes()).is_some() || line.contains("0x")
 }
 
 /// The commonest line, `? function+0x1/0x2 [module]`: nearly all of every stack, so it is not asked
@@ -191,7 +200,8 @@ fn bare_address(text: &str) -> Option<String> {
 
 fn plain_symbol(at: &str, had_address: bool) -> Option<Frame> {
     let (symbol, rest) = split_symbol(at);
-    if !is_symbol(symbol) {
+    let may_be = had_address || rest.starts_with("+0x") || rest.ends_with("[inline]");
+    if !may_be || !is_symbol(symbol) {
         return None;
     }
     let mut frame = named(symbol);

@@ -89,13 +89,15 @@ pub(crate) fn report(
         if index > 0 {
             text.push('\n');
         }
-        text.push_str(line.text().trim_end());
+        text.push_str(line.text().trim_ascii_end());
     }
     let start = lines.iter().map(|l| l.line.start).min().unwrap_or(0);
     let end = lines.iter().map(|l| l.line.end).max().unwrap_or(start);
     let mut stacks: Vec<Stack> = case.stacks;
     // The fault comes first, whatever was printed before it.
     stacks.sort_by_key(|s| s.role != Role::Fault);
+    // Who keeps a report keeps no room that it has no use for.
+    stacks.iter_mut().for_each(|s| s.frames.shrink_to_fit());
     Report {
         title: verdict.title,
         alt_titles: verdict.alt_titles,

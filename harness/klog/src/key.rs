@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use crate::case::{Case, guilty_frame, guilty_in};
+use crate::case::{Case, guilty_frame, guilty_of};
 use crate::class::Verdict;
 use crate::facts::Facts;
 use crate::parts;
@@ -137,11 +137,10 @@ fn freed_in(stack: &Stack) -> Option<String> {
 
 /// The first function in a module that means something, else the first of any.
 pub(crate) fn first_in(frames: &[Frame]) -> Option<String> {
-    let own: Vec<Frame> = (frames.iter())
-        .filter(|frame| frame.module.is_some())
-        .cloned()
-        .collect();
-    guilty_in(&own, &[&COMMON]).or_else(|| guilty_in(frames, &[&COMMON]))
+    let own = frames.iter().filter(|frame| frame.module.is_some());
+    guilty_of(own, &[&COMMON])
+        .or_else(|| guilty_of(frames.iter(), &[&COMMON]))
+        .map(|frame| frame.function.clone())
 }
 
 /// Give back a reference, and release what had none left (lib/kobject.c, drivers/base/core.c,

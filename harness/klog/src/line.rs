@@ -20,7 +20,7 @@ pub enum Caller {
 
 /// One message, freed of its prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Line {
+pub(crate) struct Line<T = String> {
     /// Offset of its first byte (the prefix's) in the stream.
     pub(crate) start: usize,
     /// Offset after its last byte, the newline included.
@@ -28,7 +28,22 @@ pub(crate) struct Line {
     /// Microseconds of guest time, where printed.
     pub(crate) time_us: Option<u64>,
     pub(crate) caller: Option<Caller>,
-    pub(crate) text: String,
+    pub(crate) text: T,
+}
+
+impl Line<&str> {
+    /// The line in a text of its own, which is `room`, whatever that held.
+    pub(crate) fn owned(&self, mut room: String) -> Line {
+        room.clear();
+        room.push_str(self.text);
+        Line {
+            start: self.start,
+            end: self.end,
+            time_us: self.time_us,
+            caller: self.caller,
+            text: room,
+        }
+    }
 }
 
 /// Cuts one raw line (without its newline) into messages and hands each to `sink`. There is more
@@ -39,7 +54,7 @@ pub(crate) fn messages(
     start: usize,
     end: usize,
     plain: bool,
-    mut sink: impl FnMut(Line),
+    mut sink: impl FnMut(Line<&str>),
 ) {
     let text = clean(raw, plain);
     if is_from_user_space(&text) {
@@ -70,7 +85,7 @@ pub(crate) fn messages(
                 end: if last || !exact { end } else { at(to) },
                 time_us: stamps.time_us,
                 caller: stamps.caller,
-                text: text.to_owned(),
+                text,
             });
         }
         match stamp {
@@ -289,7 +304,7 @@ mod tests {
     fn split(raw: &str) -> Vec<(Option<u64>, Option<Caller>, String)> {
         let mut out = Vec::new();
         messages(raw.as_bytes(), 0, raw.len(), false, |l| {
-            out.push((l.time_us, l.caller, l.text))
+            out.push((l.time_us, l.caller, l.text.to_owned()))
         });
         out
     }

@@ -1,8 +1,9 @@
 //! What a thread was at when it made, freed or touched an object, told from its stack: which
 //! operation of user space or which teardown it carried out. Data: extend the table, no code.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
+
+use rustc_hash::FxHashMap;
 
 use crate::case::Case;
 use crate::report::{Class, Frame, Part, Role, Stack};
@@ -315,24 +316,30 @@ const ENTRIES: &[(Kind, &str, &[&str])] = &[
 
 /// [`ENTRIES`] by function: asked of every frame, so one look must do.
 struct Index {
-    whole: HashMap<&'static str, usize>,
-    /// `abc*`
-    starts: Vec<(&'static str, usize)>,
-    /// `*abc`
-    ends: Vec<(&'static str, usize)>,
+    whole: FxHashMap<&'static str, usize>,
+    /// `abc*`, by the first byte.
+    starts: FxHashMap<u8, Vec<(&'static str, usize)>>,
+    /// `*abc`, by the last byte.
+    ends: FxHashMap<u8, Vec<(&'static str, usize)>>,
 }
 
 static INDEX: LazyLock<Index> = LazyLock::new(|| {
     let mut index = Index {
-        whole: HashMap::new(),
-        starts: Vec::new(),
-        ends: Vec::new(),
+        whole: FxHashMap::default(),
+        starts: FxHashMap::default(),
+        ends: FxHashMap::default(),
     };
     for (number, (_, _, functions)) in ENTRIES.iter().enumerate() {
         for function in *functions {
             match (function.strip_prefix('*'), function.strip_suffix('*')) {
-                (Some(end), _) => index.ends.push((end, number)),
-                (None, Some(start)) => index.starts.push((start, number)),
+                (Some(end), _) => {
+                    let last = end.bytes().next_back().unwrap_or_default();
+                    index.ends.entry(last).or_default().push((end, number));
+                }
+                (None, Some(start)) => {
+                    let first = start.bytes().next().unwrap_or_default();
+                    index.starts.entry(first).or_default().push((start, number));
+                }
                 (None, None) => {
                     index.whole.entry(function).or_insert(number);
                 }
@@ -344,13 +351,17 @@ static INDEX: LazyLock<Index> = LazyLock::new(|| {
 
 /// The entry that a function stands for, as a number in [`ENTRIES`].
 fn entry(function: &str) -> Option<usize> {
-    let starts = || {
-        let mut all = INDEX.starts.iter();
-        all.find(|(it, _)| function.starts_with(it))
-    };
-    let ends = || INDEX.ends.iter().find(|(it, _)| function.ends_with(it));
-    let whole = INDEX.whole.get(function).copied();
-    whole.or_else(|| starts().or_else(ends).map(|(_, number)| *number))
+    if let Some(number) = INDEX.whole.get(function) {
+        return Some(*number);
+    }
+    let (first, last) = (function.bytes().next()?, function.bytes().next_back()?);
+    let starts = INDEX.starts.get(&first).into_iter().flatten();
+    let ends = INDEX.ends.get(&last).into_iter().flatten();
+    let found = starts
+        .filter(|(start, _)| function.starts_with(start))
+        .chain(ends.filter(|(end, _)| function.ends_with(end)))
+        .next();
+    found.map(|(_, number)| *number)
 }
 
 /// Where an interrupt came in: what stands below was at something else.

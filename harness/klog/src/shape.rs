@@ -358,15 +358,15 @@ pub(crate) fn is_fence(text: &str) -> bool {
 /// Words of a memory or stack dump, `>ffff8880: fa fb…`, or a lone rule.
 fn is_dump(text: &str) -> bool {
     let text = text.trim_start_matches('>');
-    let mut words = text.split_whitespace();
+    let mut words = text.split_ascii_whitespace();
     let Some(first) = words.next() else {
         return false;
     };
     let first = first.trim_end_matches(':');
     let hex = |w: &str| w.bytes().all(|b| b.is_ascii_hexdigit());
     // arm names the words of a stack dump by the low half of their address.
-    let labelled = first.len() >= 4 && words.clone().count() >= 4 && text.contains(": ");
-    ((first.len() >= 8 || labelled) && hex(first) && words.all(|w| hex(w) || w.starts_with('.')))
+    let labelled = || first.len() >= 4 && words.clone().count() >= 4 && text.contains(": ");
+    (hex(first) && (first.len() >= 8 || labelled()) && words.all(|w| hex(w) || w.starts_with('.')))
         || text
             .bytes()
             .all(|b| matches!(b, b'-' | b'^' | b' ' | b'=' | b'#'))

@@ -3,8 +3,10 @@
 //! A pattern is a whole name, or ends in `*` (any name that starts so), or starts and ends in `*`
 //! (any name that contains it).
 
-use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
+
+use aho_corasick::{AhoCorasick, Anchored, Input, StartKind};
+use rustc_hash::FxHashSet;
 
 /// What prints reports, walks stacks and takes traps.
 const MACHINERY: &[&str] = &[
@@ -686,66 +688,71 @@ const WRAPPERS: &[&str] = &[
     "release_nodes",
 ];
 
-/// A set of patterns, split by how they match.
+/// A set of patterns, split by how they match. It is asked about every frame, several times.
 pub(crate) struct SkipSet {
-    whole: HashSet<&'static str>,
-    /// By the first byte.
-    prefixes: HashMap<u8, Vec<&'static str>>,
-    parts: Vec<&'static str>,
+    whole: FxHashSet<&'static str>,
+    /// What names start with.
+    starts: Option<AhoCorasick>,
+    /// What names contain.
+    parts: Option<AhoCorasick>,
+    /// `a*b*c`
+    shapes: Vec<&'static str>,
 }
 
 impl SkipSet {
     /// The patterns of several lists as one set.
     pub(crate) fn new(lists: &[&[&'static str]]) -> Self {
-        let mut set = SkipSet {
-            whole: HashSet::new(),
-            prefixes: HashMap::new(),
-            parts: Vec::new(),
-        };
+        let mut whole = FxHashSet::default();
+        let (mut starts, mut parts, mut shapes) = (Vec::new(), Vec::new(), Vec::new());
         for pattern in lists.iter().flat_map(|l| l.iter()) {
             match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
-                (Some(part), Some(_)) => set.parts.push(part.trim_end_matches('*')),
-                (None, Some(prefix)) if !prefix.contains('*') => set.add_prefix(prefix),
+                (Some(part), Some(_)) => parts.push(part.trim_end_matches('*')),
+                (None, Some(start)) if !start.contains('*') => starts.push(start),
                 (None, None) if !pattern.contains('*') => {
-                    set.whole.insert(pattern);
+                    whole.insert(*pattern);
                 }
-                _ => set.parts.push(pattern),
+                _ => shapes.push(*pattern),
             }
         }
-        set
-    }
-
-    fn add_prefix(&mut self, prefix: &'static str) {
-        if let Some(first) = prefix.bytes().next() {
-            self.prefixes.entry(first).or_default().push(prefix);
+        SkipSet {
+            whole,
+            starts: any_of(&starts, StartKind::Anchored),
+            parts: any_of(&parts, StartKind::Unanchored),
+            shapes,
         }
-    }
-
-    fn has_prefix_of(&self, function: &str) -> bool {
-        function
-            .bytes()
-            .next()
-            .and_then(|first| self.prefixes.get(&first))
-            .is_some_and(|prefixes| prefixes.iter().any(|p| function.starts_with(p)))
     }
 
     /// The set covers `function`.
     pub(crate) fn has(&self, function: &str) -> bool {
+        let finds = |words: &Option<AhoCorasick>, anchored| {
+            let at = Input::new(function).anchored(anchored).earliest(true);
+            words.as_ref().is_some_and(|words| words.find(at).is_some())
+        };
         self.whole.contains(function)
-            || self.has_prefix_of(function)
-            || self.parts.iter().any(|p| part_matches(p, function))
+            || finds(&self.starts, Anchored::Yes)
+            || finds(&self.parts, Anchored::No)
+            || self.shapes.iter().any(|it| has_shape(it, function))
     }
 }
 
-/// `a*b*c`: starts with `a`, goes on with `b`, ends with `c`; without a star: contains it.
-fn part_matches(pattern: &str, function: &str) -> bool {
+/// Finds any of the words in one pass; names are too short for a search that skips ahead.
+fn any_of(words: &[&str], start: StartKind) -> Option<AhoCorasick> {
+    let find = || {
+        AhoCorasick::builder()
+            .start_kind(start)
+            .prefilter(false)
+            .build(words)
+            .expect("the patterns are few and fixed")
+    };
+    (!words.is_empty()).then(find)
+}
+
+/// `a*b*c`: starts with `a`, goes on with `b`, ends with `c`.
+fn has_shape(pattern: &str, function: &str) -> bool {
     let mut pieces = pattern.split('*');
     let Some(first) = pieces.next() else {
         return false;
     };
-    if !pattern.contains('*') {
-        return function.contains(first);
-    }
     let Some(mut rest) = function.strip_prefix(first) else {
         return false;
     };

@@ -1,9 +1,5 @@
 //! A report's lines to its stacks: which lines open one, whose it is, and why it is printed.
 
-use std::sync::LazyLock;
-
-use regex::Regex;
-
 use crate::frame::{self, FrameLine};
 use crate::report::{Frame, Role, Stack, Task};
 use crate::shape::Seen;
@@ -59,12 +55,6 @@ const OPENERS: &[Opener] = &[
     opener("assert no ", ":", Role::Racing),
 ];
 
-static TASK: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"by task (?:(\S+)/)?(\d+)").expect("a valid pattern"));
-
-static AT: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r" at (\d+)\.(\d{6})s").expect("a valid pattern"));
-
 /// Every stack of the report, in the order printed; the lines' frames are moved into them. `head`
 /// is the headline's index.
 pub(crate) fn collect(lines: &mut [Seen], head: usize) -> Vec<Stack> {
@@ -114,14 +104,7 @@ pub(crate) fn collect(lines: &mut [Seen], head: usize) -> Vec<Stack> {
         }
         short = false;
         if let Some(opener) = role_opener(text) {
-            let task = text
-                .contains("by task")
-                .then(|| TASK.captures(text))
-                .flatten()
-                .map(|c| Task {
-                    name: c.get(1).map_or("", |m| m.as_str()).to_owned(),
-                    pid: c[2].parse().ok(),
-                });
+            let task = by_task(text);
             let racing_first = opener == Role::Racing
                 && !stacks
                     .iter()
@@ -133,7 +116,7 @@ pub(crate) fn collect(lines: &mut [Seen], head: usize) -> Vec<Stack> {
                 ended = false;
             }
             close(&mut stacks, &mut current, role, task);
-            current.time_us = text.contains(" at ").then(|| when(text)).flatten();
+            current.time_us = when(text);
             continue;
         }
         if is_trace_header(text) {
@@ -194,7 +177,13 @@ fn tracked(text: &str) -> Option<(Role, Frame, Option<Task>)> {
 /// Longer stacks are loops (a stack overflow's recursion); what matters stands at both ends.
 const MAX_FRAMES: usize = 1024;
 
+/// As many as most stacks have: a frame is not small, and is not to be moved about.
+const USUAL_FRAMES: usize = 24;
+
 fn push(frames: &mut Vec<Frame>, frame: Frame) {
+    if frames.capacity() == 0 {
+        frames.reserve(USUAL_FRAMES);
+    }
     if frames.len() < MAX_FRAMES {
         frames.push(frame);
     }
@@ -213,13 +202,32 @@ fn close(stacks: &mut Vec<Stack>, current: &mut Stack, role: Role, task: Option<
     }
 }
 
+/// The task in `Freed by task cat/41:`, the name of which not every kernel prints.
+fn by_task(text: &str) -> Option<Task> {
+    let (_, task) = text.split_once("by task ")?;
+    let word = task.split_ascii_whitespace().next()?;
+    let (name, pid) = word.rsplit_once('/').unwrap_or(("", word));
+    let digits = pid.bytes().take_while(u8::is_ascii_digit).count();
+    (digits > 0).then(|| Task {
+        name: name.to_owned(),
+        pid: pid[..digits].parse().ok(),
+    })
+}
+
 /// The time in `by task 41 on cpu 1 at 5.123456s:` (mm/kasan/report.c with
 /// `CONFIG_KASAN_EXTRA_INFO`, mm/kfence/report.c), in microseconds.
 fn when(text: &str) -> Option<u64> {
-    let found = AT.captures(text)?;
-    let seconds: u64 = found[1].parse().ok()?;
-    let micros: u64 = found[2].parse().ok()?;
-    seconds.checked_mul(1_000_000)?.checked_add(micros)
+    text.match_indices(" at ").find_map(|(at, word)| {
+        let (seconds, rest) = text[at + word.len()..].split_once('.')?;
+        let (micros, rest) = rest.split_at_checked(6)?;
+        let number = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            digits.then(|| text.parse::<u64>().ok()).flatten()
+        };
+        let (seconds, micros) = (number(seconds)?, number(micros)?);
+        rest.strip_prefix('s')?;
+        seconds.checked_mul(1_000_000)?.checked_add(micros)
+    })
 }
 
 /// The first bytes of [`OPENERS`].

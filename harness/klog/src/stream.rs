@@ -42,8 +42,39 @@ pub struct Stream {
     boot: Boot,
     history: History,
     symbols: Option<Arc<dyn Symbols>>,
-    /// The lines of a report that has been told, empty, for the next.
-    spare: Vec<Seen>,
+    spare: Spare,
+}
+
+/// Room that reports which have been told leave to the next.
+#[derive(Default)]
+struct Spare {
+    lines: Vec<Seen>,
+    texts: Vec<String>,
+}
+
+impl Spare {
+    /// A text to be written over.
+    fn text(&mut self) -> String {
+        self.texts.pop().unwrap_or_default()
+    }
+
+    /// Takes a line back.
+    fn leave(&mut self, line: Seen) {
+        if self.texts.len() < MAX_SPARE {
+            self.texts.push(line.line.text);
+        }
+    }
+
+    /// Takes a report's lines back. A long report's are not kept: memory stays bounded by what goes
+    /// on.
+    fn leave_all(&mut self, mut lines: Vec<Seen>) {
+        for line in lines.drain(..) {
+            self.leave(line);
+        }
+        if lines.capacity() <= MAX_SPARE {
+            self.lines = lines;
+        }
+    }
 }
 
 /// What is known of the guest's life, to tell a reboot from the first boot.
@@ -223,17 +254,17 @@ impl Stream {
         }
     }
 
-    fn message(&mut self, line: Line, plain: bool) {
+    fn message(&mut self, line: Line<&str>, plain: bool) {
         // No headline, no fence and no `cut here` gets through the sieve.
-        let opens = !plain && SIEVE.is_match(&line.text);
+        let opens = !plain && SIEVE.is_match(line.text);
         let headline = opens
-            .then(|| class::headline(&line.text))
+            .then(|| class::headline(line.text))
             .flatten()
-            .filter(|_| !self.boot.expects(&line.text));
+            .filter(|_| !self.boot.expects(line.text));
         if opens || !self.boot.begun {
-            self.boot.see(&line.text);
+            self.boot.see(line.text);
         }
-        if opens && self.history.see(&line.text, line.time_us) {
+        if opens && self.history.see(line.text, line.time_us) {
             return;
         }
         if self.open.is_empty() && !opens {
@@ -245,7 +276,8 @@ impl Stream {
         let known = known(&self.history, &self.symbols);
         let (caller, time) = (line.caller, line.time_us);
         // Its first taker takes it away; what is left tells the others that someone spoke.
-        let mut line = Some(Seen::new(line, opens));
+        let own = line.owned(self.spare.text());
+        let mut line = Some(Seen::new(own, opens));
         let mut at = 0;
         while at < self.open.len() {
             let open = &mut self.open[at];
@@ -261,7 +293,7 @@ impl Stream {
                 at += 1;
             }
         }
-        let Some(line) = line.filter(|_| opens) else {
+        let Some(line) = line else {
             return;
         };
         match (headline, line.shape) {
@@ -278,7 +310,7 @@ impl Stream {
                 }
                 self.open.push(Open::new(line, headline, &mut self.spare));
             }
-            _ => {}
+            _ => self.spare.leave(line),
         }
     }
 }
@@ -371,8 +403,8 @@ impl Boot {
 }
 
 impl Open {
-    fn new(seen: Seen, headline: Option<&'static Headline>, spare: &mut Vec<Seen>) -> Self {
-        let mut lines = std::mem::take(spare);
+    fn new(seen: Seen, headline: Option<&'static Headline>, spare: &mut Spare) -> Self {
+        let mut lines = std::mem::take(&mut spare.lines);
         // As many as most reports have: a line is not small, and is not to be moved about.
         lines.reserve(64);
         let fenced = seen.shape == Shape::Fence;
@@ -558,14 +590,10 @@ impl Open {
         mut self,
         crowded: bool,
         known: &Known<'_>,
-        spare: &mut Vec<Seen>,
+        spare: &mut Spare,
     ) -> Option<Report> {
         let report = self.report(crowded, known);
-        self.lines.clear();
-        // A long report's is not kept: memory stays bounded by what goes on.
-        if self.lines.capacity() <= MAX_SPARE {
-            *spare = self.lines;
-        }
+        spare.leave_all(self.lines);
         report
     }
 

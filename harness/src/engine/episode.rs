@@ -109,8 +109,11 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
         guest.marked(&marker(id), first.start_ns);
     }
     // The answer comes after all that the device has told so far.
-    let ring_runs = guest.device().status().await?.running;
+    let running = guest.device().status().await?.running;
     course.witnessed.extend(guest.witnessed());
+    // A device that may not use the bus any more stands still as one that was reset; its status
+    // tells them apart, which matters where it saw what no driver may do.
+    let ring_runs = running || !course.witnessed.is_empty() && guest.device_is_driven().await;
     Ok(Ended::Whole(Box::new(Whole {
         report,
         held: !course.held.is_empty(),

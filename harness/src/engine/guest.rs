@@ -567,6 +567,13 @@ impl Guest {
             .collect()
     }
 
+    /// Whether our device still has the status of one that is driven. Where it can't be told, it is
+    /// not said.
+    pub async fn device_is_driven(&mut self) -> bool {
+        let driven = self.monitor.is_driven("vhost-user-blk").await;
+        driven.unwrap_or(false)
+    }
+
     /// Takes a device of the machine away.
     ///
     /// # Errors

@@ -67,10 +67,7 @@ impl Monitor {
     /// # Errors
     /// QEMU refuses, is gone, or does not answer.
     pub async fn say(&mut self, line: &str) -> Result<(), Error> {
-        if !self.greeted {
-            self.ask(json!({ "execute": "qmp_capabilities" })).await?;
-            self.greeted = true;
-        }
+        self.greet().await?;
         let arguments = json!({ "command-line": line });
         let ask = json!({ "execute": "human-monitor-command", "arguments": arguments });
         match self.ask(ask).await? {
@@ -80,6 +77,33 @@ impl Monitor {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a driver has told a virtio device that it drives it, and has not reset it since
+    /// (virtio 1.3, section 2.1: the status's bit DRIVER, which a reset clears).
+    ///
+    /// # Errors
+    /// QEMU refuses, as before 7.2 and where there is no such device, is gone, or does not answer.
+    pub async fn is_driven(&mut self, name: &str) -> Result<bool, Error> {
+        self.greet().await?;
+        let all = self.ask(json!({ "execute": "x-query-virtio" })).await?;
+        let mut all = all.as_array().into_iter().flatten();
+        let path = all
+            .find(|device| device["name"] == name)
+            .map(|device| device["path"].clone())
+            .ok_or_else(|| Error::Rig(format!("QEMU has no virtio device {name}")))?;
+        let ask = json!({ "execute": "x-query-virtio-status", "arguments": { "path": path } });
+        let status = self.ask(ask).await?;
+        let bits = status["status"]["statuses"].as_array();
+        Ok(bits.into_iter().flatten().any(is_driver_bit))
+    }
+
+    async fn greet(&mut self) -> Result<(), Error> {
+        if !self.greeted {
+            self.ask(json!({ "execute": "qmp_capabilities" })).await?;
+            self.greeted = true;
+        }
+        Ok(())
     }
 
     async fn ask(&mut self, command: Value) -> Result<Value, Error> {
@@ -129,6 +153,12 @@ impl Monitor {
         }
         Ok(message)
     }
+}
+
+/// `VIRTIO_CONFIG_S_DRIVER: Guest OS compatible with device`, as QEMU words it.
+fn is_driver_bit(bit: &Value) -> bool {
+    let name = bit.as_str().and_then(|bit| bit.split(':').next());
+    name == Some("VIRTIO_CONFIG_S_DRIVER")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use dk_control::{Event, Suspicion};
 use knobrig_klog::Report;
 use serde::{Deserialize, Serialize};
 
-use super::oracle::Violation;
+use super::oracle::{How, Violation};
 use super::plan::{Plan, Rule};
 use super::record::Record;
 use super::reproducer;
@@ -64,6 +64,7 @@ impl Evidence {
                         rule: Some(rule),
                         step,
                         detail,
+                        ..
                     },
             } => {
                 format!("rule {}: {step}: {detail}", kebab(rule))
@@ -142,7 +143,7 @@ fn kernel_key(report: &Report) -> String {
 
 fn violation_key(violation: &Violation) -> String {
     let step = &violation.step;
-    match &violation.rule {
+    let mut key = match &violation.rule {
         // Which of the paths that go with the device is looked at first, is chance.
         Some(rule @ Rule::KnobsFirst) => format!("rule {}", kebab(rule)),
         Some(rule) => format!("rule {} {step}", kebab(rule)),
@@ -151,7 +152,15 @@ fn violation_key(violation: &Violation) -> String {
             Some(function) => format!("liveness {step} in {function}"),
             None => format!("liveness {step}"),
         },
+    };
+    if let Some(how) = &violation.how {
+        key.push_str(match how {
+            How::TooMany => ": too many",
+            How::TooFew => ": too few",
+            How::NotRefused => ": not refused",
+        });
     }
+    key
 }
 
 fn suspicion(what: Suspicion) -> &'static str {
@@ -375,6 +384,9 @@ impl Findings {
 }
 
 #[cfg(test)]
+mod observed;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::judge::plan::{Points, Shape, plan};
@@ -404,6 +416,7 @@ mod tests {
             rule: Some(Rule::Counts),
             step: step.into(),
             detail: "expected the text \"1\", read \"2\"".into(),
+            how: None,
         };
         Evidence::Rule { violation }
     }
@@ -489,12 +502,30 @@ mod tests {
                 rule: None,
                 step: "unload mydrv".into(),
                 detail: format!("rmmod did not return within 9 ms (state D):\n{stack}"),
+                how: None,
             },
         };
         let drain = stuck("[<0>] kernfs_drain+0x1/0x2\n[<0>] mydrv_exit+0x1/0x2 [mydrv]");
         let release = stuck("[<0>] wait_for_releases+0x1/0x2 [mydrv]\n");
         assert_eq!(drain.key(), "liveness unload mydrv in mydrv_exit");
         assert_ne!(drain.key(), release.key());
+    }
+
+    #[test]
+    fn too_many_and_too_few_of_a_count_are_two_bugs_and_so_is_what_was_not_refused() {
+        let key = |how| {
+            let Evidence::Rule { violation } = violation("read refcnt") else {
+                panic!("a rule");
+            };
+            violation_key(&Violation { how, ..violation })
+        };
+        assert_eq!(key(None), "rule counts read refcnt");
+        assert_eq!(key(Some(How::TooMany)), "rule counts read refcnt: too many");
+        assert_eq!(key(Some(How::TooFew)), "rule counts read refcnt: too few");
+        assert_eq!(
+            key(Some(How::NotRefused)),
+            "rule counts read refcnt: not refused"
+        );
     }
 
     #[test]
@@ -511,6 +542,7 @@ mod tests {
             rule: Some(rule),
             step: "the end".into(),
             detail: String::new(),
+            how: None,
         };
         let witness = || Event::Witness {
             ns: 1,

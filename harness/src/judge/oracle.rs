@@ -16,6 +16,21 @@ pub struct Violation {
     pub step: String,
     /// What was expected and what came.
     pub detail: String,
+    /// What tells it from other failures of the same step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub how: Option<How>,
+}
+
+/// In which way a step failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// It counted more than it should.
+    TooMany,
+    /// It counted less.
+    TooFew,
+    /// It went on where it should have been refused.
+    NotRefused,
 }
 
 /// What an episode's teardowns and ops came to.
@@ -82,6 +97,7 @@ pub fn judge(plan: &Plan, report: &EpisodeReport, ring_runs: bool) -> Verdict {
                 rule: Some(Rule::DeviceStopped),
                 step: "the episode's end".into(),
                 detail: "the module is gone, and the device was never reset".into(),
+                how: None,
             }),
             false => *verdict.held.entry(Rule::DeviceStopped).or_default() += 1,
         }
@@ -100,15 +116,16 @@ fn outcome(report: &EpisodeReport, place: Place) -> Option<&Outcome> {
 fn broken(plan: &Plan, check: &Check, report: &EpisodeReport) -> Option<Violation> {
     let step = step_at(plan, check.place)?;
     let expected = describe(plan, &check.expect);
-    let violation = |got: String| Violation {
+    let violation = |got: String, how| Violation {
         rule: Some(check.rule),
         step: step_text(step),
         detail: format!("expected {expected}, {got}"),
+        how,
     };
     let Some(seen) = outcome(report, check.place) else {
         // A step after the first failure of `before` never ran; the failure itself is told.
         let told = matches!(check.place, Place::Before(_));
-        return (!told).then(|| violation("but it never ran".into()));
+        return (!told).then(|| violation("but it never ran".into(), None));
     };
     let text = seen.text.as_deref().map(str::trim);
     let got = || match (&check.expect, text) {
@@ -118,16 +135,22 @@ fn broken(plan: &Plan, check: &Check, report: &EpisodeReport) -> Option<Violatio
         _ => format!("got {}", result_text(seen.ret)),
     };
     let other = |place: &Place| outcome(report, *place);
+    let number = |text: Option<&str>| text.and_then(|text| text.trim().parse::<i64>().ok());
+    // The number that a file has, and the one that it should have.
+    let numbers = || {
+        let wanted = match &check.expect {
+            Expect::Text(wanted) => number(Some(wanted))?,
+            Expect::Changed { from, by } => number(other(from)?.text.as_deref())? + by,
+            _ => return None,
+        };
+        Some((number(text)?, wanted))
+    };
     let holds = match &check.expect {
         Expect::OkOr(errors) => seen.ret >= 0 || errors.contains(&seen.ret),
         Expect::OneOf(results) => results.contains(&seen.ret),
         Expect::Text(wanted) => text == Some(wanted),
         Expect::Lacks(unwanted) => text.is_some_and(|text| !text.contains(unwanted)),
-        Expect::Changed { from, by } => {
-            let number = |text: Option<&str>| text.and_then(|text| text.parse::<i64>().ok());
-            let first = other(from).and_then(|first| number(first.text.as_deref().map(str::trim)));
-            number(text).is_some_and(|now| first.is_some_and(|first| now - first == *by))
-        }
+        Expect::Changed { .. } => numbers().is_some_and(|(now, wanted)| now == wanted),
         Expect::OkWhile(place) => {
             seen.ret == 0 || other(place).is_some_and(|there| there.end_ns <= seen.end_ns)
         }
@@ -135,21 +158,32 @@ fn broken(plan: &Plan, check: &Check, report: &EpisodeReport) -> Option<Violatio
             seen.ret == 0 && other(place).is_some_and(|there| there.start_ns <= seen.end_ns)
         }
     };
-    (!holds).then(|| violation(got()))
+    let how = || match (&check.expect, numbers()) {
+        (_, Some((now, wanted))) if now > wanted => Some(How::TooMany),
+        (_, Some((now, wanted))) if now < wanted => Some(How::TooFew),
+        (expect, _) if seen.ret >= 0 && is_refusal(expect) => Some(How::NotRefused),
+        _ => None,
+    };
+    (!holds).then(|| violation(got(), how()))
+}
+
+/// The step should have been refused.
+fn is_refusal(expect: &Expect) -> bool {
+    matches!(expect, Expect::OneOf(results) if results.iter().all(|ret| *ret < 0))
 }
 
 fn liveness(plan: &Plan, stuck: &Stuck) -> Violation {
-    let actor = plan
-        .episode
-        .actors
-        .iter()
-        .find(|actor| actor.name == stuck.actor);
-    let steps = match stuck.actor.as_str() {
-        "before" => Some(&plan.episode.before),
-        "after" => Some(&plan.episode.after),
-        _ => actor.map(|actor| &actor.steps),
+    let mut actors = plan.episode.actors.iter();
+    let place = match stuck.actor.as_str() {
+        "before" => Some(Place::Before(stuck.step)),
+        "after" => Some(Place::After(stuck.step)),
+        name => actors
+            .position(|actor| actor.name == name)
+            .map(|actor| Place::Actor(actor, stuck.step)),
     };
-    let step = steps.and_then(|steps| steps.get(stuck.step));
+    let step = place.and_then(|place| step_at(plan, place));
+    let refused =
+        (plan.checks.iter()).any(|check| Some(check.place) == place && is_refusal(&check.expect));
     Violation {
         rule: None,
         step: step.map_or_else(|| stuck.actor.clone(), step_text),
@@ -160,6 +194,7 @@ fn liveness(plan: &Plan, stuck: &Stuck) -> Violation {
             stuck.state,
             stuck.stack.trim_end()
         ),
+        how: refused.then_some(How::NotRefused),
     }
 }
 

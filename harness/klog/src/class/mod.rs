@@ -4,6 +4,7 @@
 use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, MatchKind};
+use rustc_hash::FxHashMap;
 
 use crate::case::Case;
 use crate::report::{Access, Class, Object};
@@ -277,10 +278,7 @@ pub(crate) fn headline(text: &str) -> Option<&'static Headline> {
     if is_fence(start) {
         return None;
     }
-    let mut present = 0u128;
-    for word in WORDS.find.find_overlapping_iter(start) {
-        present |= 1 << word.pattern().as_usize();
-    }
+    let mut present = WORDS.present(start);
     while present != 0 {
         let first = present.trailing_zeros() as usize;
         present &= present - 1;
@@ -292,25 +290,56 @@ pub(crate) fn headline(text: &str) -> Option<&'static Headline> {
     None
 }
 
-/// The words of all headlines, to be found in one pass.
+/// The words of all headlines: what each can't do without, by its number.
 struct Words {
     /// In the order in which they are tried.
     all: Vec<&'static Headline>,
-    /// By number: what that headline can't do without.
-    find: AhoCorasick,
+    /// Of those that stand at the start, by the first byte.
+    starts: FxHashMap<u8, Vec<usize>>,
+    /// The words of the others, to be found in one pass.
+    anywhere: AhoCorasick,
+    /// Whose these are.
+    owners: Vec<usize>,
+}
+
+impl Words {
+    /// A bit for each headline that the text may have in it.
+    fn present(&self, text: &str) -> u128 {
+        let first = text.bytes().next().and_then(|b| self.starts.get(&b));
+        let starts = first.into_iter().flatten();
+        let mut present = starts
+            .filter(|&&number| text.starts_with(self.all[number].needle))
+            .fold(0, |present, number| present | 1 << number);
+        // Which of several overlap is only asked where there is one: that search is the slower.
+        if self.anywhere.is_match(text) {
+            for word in self.anywhere.find_overlapping_iter(text) {
+                present |= 1 << self.owners[word.pattern().as_usize()];
+            }
+        }
+        present
+    }
 }
 
 static WORDS: LazyLock<Words> = LazyLock::new(|| {
     let all: Vec<&Headline> = HEADLINES.iter().flat_map(|class| class.iter()).collect();
     assert!(all.len() <= u128::BITS as usize, "a bit for each headline");
-    let words = all.iter().map(|headline| match headline.needle {
-        "" => headline.with,
-        needle => needle,
-    });
-    let words: Vec<&str> = words.collect();
+    let mut starts: FxHashMap<u8, Vec<usize>> = FxHashMap::default();
+    let (mut words, mut owners) = (Vec::new(), Vec::new());
+    for (number, headline) in all.iter().enumerate() {
+        match (headline.place, headline.needle.bytes().next()) {
+            (Place::Start, Some(first)) => starts.entry(first).or_default().push(number),
+            (_, first) => {
+                let needle = first.map_or(headline.with, |_| headline.needle);
+                words.push(needle);
+                owners.push(number);
+            }
+        }
+    }
     Words {
-        find: AhoCorasick::new(&words).expect("the headlines are few and fixed"),
         all,
+        starts,
+        anywhere: AhoCorasick::new(&words).expect("the headlines are few and fixed"),
+        owners,
     }
 });
 

@@ -1,6 +1,8 @@
 //! For programs: one object per log, on one line.
 
-use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+use serde_json::Value;
 
 use crate::error::Error;
 use crate::logs::LogReports;
@@ -11,24 +13,28 @@ const VERSION: u32 = 1;
 pub(super) fn render(logs: &[LogReports]) -> Result<String, Error> {
     let mut text = String::new();
     for log in logs {
-        let mut object = json!({
-            "version": VERSION,
-            "file": log.file,
-            "reports": all(&log.reports)?,
-        });
+        let file = Value::from(log.file.as_str());
+        let _ = write!(text, "{{\"version\":{VERSION},\"file\":{file},\"reports\":");
+        all(&mut text, &log.reports)?;
         if !log.suppressed.is_empty() {
-            object["suppressed"] = all(&log.suppressed)?;
+            text.push_str(",\"suppressed\":");
+            all(&mut text, &log.suppressed)?;
         }
-        text.push_str(&object.to_string());
-        text.push('\n');
+        text.push_str("}\n");
     }
     Ok(text)
 }
 
-fn all(reports: &[knobrig_klog::Report]) -> Result<Value, Error> {
-    let all = reports.iter().map(report).collect::<Result<Vec<_>, _>>();
-    all.map(Value::Array)
-        .map_err(|error| Error::Rig(format!("a report can't be written: {error}")))
+/// One after the other: as trees of values all at once they would take many times their text.
+fn all(text: &mut String, reports: &[knobrig_klog::Report]) -> Result<(), Error> {
+    for (number, it) in reports.iter().enumerate() {
+        let value = report(it)
+            .map_err(|error| Error::Rig(format!("a report can't be written: {error}")))?;
+        let before = if number == 0 { '[' } else { ',' };
+        let _ = write!(text, "{before}{value}");
+    }
+    text.push_str(if reports.is_empty() { "[]" } else { "]" });
+    Ok(())
 }
 
 /// A report with the names that the format promises.
@@ -46,6 +52,8 @@ fn report(report: &knobrig_klog::Report) -> Result<Value, serde_json::Error> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -56,6 +64,7 @@ mod tests {
             .map(|line| serde_json::from_str(line).expect("an object"))
             .collect();
         assert_eq!(lines.len(), 2);
+        assert!(text.starts_with("{\"version\":1,\"file\":\"quiet.log\",\"reports\":[]}\n{"));
         assert_eq!(
             lines[0],
             json!({"version": 1, "file": "quiet.log", "reports": []})

@@ -3,10 +3,8 @@
 
 use std::fmt::Write as _;
 
-use super::{escaped, time};
+use super::{NAMES, PAPER, WIDTH, escaped, time};
 
-const WIDTH: f64 = 1000.0;
-const NAMES: f64 = 150.0;
 const TOP: f64 = 52.0;
 /// Of a mark; a row has one line for each side.
 const LINE: f64 = 12.0;
@@ -15,10 +13,9 @@ const AXIS: f64 = 30.0;
 
 /// Sides differ by shape as well as by colour.
 const STYLE: &str = "\
-.t{font:12px system-ui,sans-serif;fill:#1d2430}.m{fill:#5b6472}.g{stroke:#d8dde5}\
 .s0{fill:#1a73e8;stroke:#1a73e8}.s1{fill:#b06000;stroke:#b06000}.s2{fill:#5b6472;stroke:#5b6472}\
-line{stroke-width:2}.g{stroke-width:1}\
-@media(prefers-color-scheme:dark){.t{fill:#e8eaed}.m{fill:#9aa3b0}.g{stroke:#3a414c}\
+line{stroke-width:2}.lane{stroke-width:1}\
+@media(prefers-color-scheme:dark){\
 .s0{fill:#8ab4f8;stroke:#8ab4f8}.s1{fill:#fdb462;stroke:#fdb462}.s2{fill:#9aa3b0;stroke:#9aa3b0}}";
 
 /// What one side came to.
@@ -64,7 +61,7 @@ pub fn svg(title: &str, sides: &[&str], rows: &[Row]) -> String {
     let _ = writeln!(
         svg,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {0}\" role=\"img\" \
-         aria-label=\"{1}\"><title>{1}</title><style>{STYLE}</style>\
+         aria-label=\"{1}\"><title>{1}</title><style>{PAPER}{STYLE}</style>\
          <text class=\"t\" x=\"6\" y=\"18\">{1}</text>",
         bottom + AXIS,
         escaped(title)
@@ -84,7 +81,7 @@ pub fn svg(title: &str, sides: &[&str], rows: &[Row]) -> String {
         let at = x(ms);
         let _ = writeln!(
             svg,
-            "<line class=\"g\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>\
+            "<line class=\"lane\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>\
              <text class=\"t m\" text-anchor=\"middle\" x=\"{at:.1}\" y=\"{}\">{}</text>",
             bottom + 18.0,
             time((ms * 1e6) as u64)

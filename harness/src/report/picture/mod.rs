@@ -8,6 +8,16 @@ mod scale;
 mod stacks;
 pub mod svg;
 
+/// Of a picture; it is scaled to where it stands.
+const WIDTH: f64 = 1000.0;
+/// Of the names at its left.
+const NAMES: f64 = 150.0;
+
+/// Text and lines of every picture, for light and dark.
+const PAPER: &str = "\
+.t{font:12px system-ui,sans-serif;fill:#1d2430}.m{fill:#5b6472}.lane{stroke:#d8dde5}\
+@media(prefers-color-scheme:dark){.t{fill:#e8eaed}.m{fill:#9aa3b0}.lane{stroke:#3a414c}}";
+
 /// Text within markup.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

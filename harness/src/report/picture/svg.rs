@@ -4,12 +4,9 @@
 use std::fmt::Write as _;
 
 use super::scale::Scale;
-use super::{escaped, time};
+use super::{NAMES, PAPER, WIDTH, escaped, time};
 use crate::judge::timeline::{Bar, BarKind, LaneKind, Timeline};
 
-const WIDTH: f64 = 1000.0;
-/// Of the lanes' names.
-const NAMES: f64 = 150.0;
 const LANE: f64 = 40.0;
 const BAR: f64 = 24.0;
 const TOP: f64 = 26.0;
@@ -21,12 +18,11 @@ const LETTER: f64 = 6.6;
 
 /// Colours for light and dark, and what does not depend on them.
 const STYLE: &str = "\
-.t{font:12px system-ui,sans-serif;fill:#1d2430}.s{font-size:11px}.m{fill:#5b6472}\
-.lane{stroke:#d8dde5}.fault{stroke:#c5221f;stroke-width:2}.red{fill:#c5221f;font-weight:600}\
+.s{font-size:11px}.fault{stroke:#c5221f;stroke-width:2}.red{fill:#c5221f;font-weight:600}\
 .step{fill:#aecbfa}.teardown{fill:#fbd0a4}.wait{fill:#e8eaed}.gate{fill:#c6a9f2}\
 .alive{fill:#b7e1cd}.freed{fill:#f4b6b3}.failed{stroke:#c5221f;stroke-width:1.5}\
 g:focus rect{stroke:#1a73e8;stroke-width:2}\
-@media(prefers-color-scheme:dark){.t{fill:#e8eaed}.m{fill:#9aa3b0}.lane{stroke:#3a414c}\
+@media(prefers-color-scheme:dark){\
 .red{fill:#ff8a80}.fault{stroke:#ff8a80}\
 .step{fill:#2f5597}.teardown{fill:#8a5a1f}.wait{fill:#3c4350}.gate{fill:#6b4fa0}\
 .alive{fill:#2c6e49}.freed{fill:#8c3a36}.failed{stroke:#ff8a80}}";
@@ -42,7 +38,7 @@ pub fn svg(timeline: &Timeline, title: &str) -> String {
     let _ = writeln!(
         svg,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
-         role=\"img\" aria-label=\"{0}\"><title>{0}</title><style>{STYLE}</style>",
+         role=\"img\" aria-label=\"{0}\"><title>{0}</title><style>{PAPER}{STYLE}</style>",
         escaped(title)
     );
     let _ = writeln!(

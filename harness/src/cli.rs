@@ -256,6 +256,9 @@ pub struct CaseArgs {
     /// How guest code runs; auto takes KVM where it truly works.
     #[arg(long, value_enum, default_value = "auto")]
     pub accel: AccelChoice,
+    /// What holds vCPUs where the finding's episode orders instructions.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub vcpu: VcpuChoice,
 }
 
 /// `repro`
@@ -574,6 +577,19 @@ pub enum AccelChoice {
     Kvm,
     /// Translated.
     Tcg,
+}
+
+/// What is to hold vCPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VcpuChoice {
+    /// Under TCG the plugin where QEMU loads it, else the gdbstub.
+    Auto,
+    /// QEMU's plugin, which works under TCG, or an error.
+    Plugin,
+    /// QEMU's gdbstub, slower, which delays nothing.
+    Gdb,
+    /// Nothing.
+    Off,
 }
 
 /// How a result is printed.

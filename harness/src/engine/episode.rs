@@ -1,7 +1,7 @@
 //! Carries out one plan: arms its gates, starts its episode, lets guest and device go on together
 //! as its reactions say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dk_control::Event;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use knobrig_vcpu_proto::{Ordered, Range};
 
 use super::guest::{Guest, Happening, Loss};
-use super::vcpu::Texts;
+use super::vcpu::{Texts, Vcpus};
 use crate::error::Error;
 use crate::judge::plan::{Plan, Then, When, marker};
 use crate::judge::record::{Delayed, Record, Seen};
@@ -65,10 +65,12 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
         guest.device().arm(gate).await?;
     }
     let id = plan.episode.id;
-    guest.send(&ToGuest::Episode(plan.episode.clone())).await?;
+    let mut episode = plan.episode.clone();
+    episode.threads = plan.order.is_some() && guest.vcpus().is_some_and(|it| it.knows_threads());
+    guest.send(&ToGuest::Episode(episode)).await?;
     let end = Instant::now() + Duration::from_millis(plan.episode.deadline_ms) + GRACE;
     let mut course = Course::new(plan);
-    if plan.delays.is_some() && guest.vcpus().is_none() {
+    if plan.delays.is_some() && guest.vcpus().and_then(Vcpus::delays).is_none() {
         // They can't be, and nobody waits for them.
         course.follow(guest, When::Armed).await?;
     }
@@ -176,6 +178,8 @@ struct Course<'a> {
     asleep: Vec<Rest>,
     /// Where the code lies that is delayed.
     texts: Texts,
+    /// The actors' threads, where they are told.
+    threads: BTreeMap<String, u64>,
     /// All of it is loaded, here.
     code: Option<Vec<Range>>,
     /// It is time to arm delays or orders.
@@ -198,6 +202,7 @@ impl<'a> Course<'a> {
             witnessed: Vec::new(),
             asleep: Vec::new(),
             texts: Texts::of(&plan.watched()),
+            threads: BTreeMap::new(),
             code: None,
             asked: plan.delays.is_some(),
             armed: false,
@@ -239,6 +244,9 @@ impl<'a> Course<'a> {
             Happening::Agent(FromGuest::Held { episode, tag }) if episode == id => {
                 self.held.insert(tag.clone());
                 self.follow(guest, When::Held(tag)).await?;
+            }
+            Happening::Agent(FromGuest::Threads { episode, bases }) if episode == id => {
+                self.threads = bases;
             }
             Happening::Gate(event @ Event::Witness { .. }) => self.witnessed.push(event),
             Happening::Gate(event @ Event::LetGo { .. }) => self.told.push(event),
@@ -288,11 +296,15 @@ impl<'a> Course<'a> {
         let Some(code) = self.code.clone() else {
             return Ok(false);
         };
-        if let Some(delays) = &plan.delays {
-            vcpus.arm(code, delays).await?;
+        if plan.order.is_none() && vcpus.delays().is_none() {
+            return Ok(false);
+        }
+        if let Some((delays, plugin)) = plan.delays.as_ref().zip(vcpus.delays()) {
+            plugin.arm(code, delays).await?;
         }
         if let Some(order) = &plan.order {
-            let edges = self.texts.edges(order, &plan.episode.actors, cpus);
+            let actors = &plan.episode.actors;
+            let edges = self.texts.edges(order, actors, cpus, &self.threads);
             vcpus.order(edges.map_err(Error::Rig)?).await?;
         }
         Ok(!std::mem::replace(&mut self.armed, true))
@@ -303,8 +315,11 @@ impl<'a> Course<'a> {
         let Some(vcpus) = guest.vcpus().filter(|_| self.armed) else {
             return Ok(());
         };
-        if self.plan.delays.is_some() && self.delayed.is_none() {
-            let counts = vcpus.disarm().await?;
+        if let Some(plugin) = vcpus.delays()
+            && self.plan.delays.is_some()
+            && self.delayed.is_none()
+        {
+            let counts = plugin.disarm().await?;
             self.delayed = Some(self.texts.delayed(counts));
         }
         if self.plan.order.is_some() && self.orders.is_empty() {
@@ -322,7 +337,7 @@ impl<'a> Course<'a> {
             for then in reactions.flat_map(|reaction| &reaction.then) {
                 if *then == Then::Arm {
                     self.asked = true;
-                    // Without a plugin there is no order, and nobody waits for it.
+                    // Without what holds vCPUs there is no order, and nobody waits for it.
                     if self.arm(guest).await? || guest.vcpus().is_none() {
                         happened.push(When::Armed);
                     }

@@ -30,7 +30,7 @@ use super::monitor::Monitor;
 use super::plugs::Plugs;
 use super::process::{self, Tail};
 use super::qemu::{Accel, Descriptors, Machine, Qemu};
-use super::vcpu::Vcpus;
+use super::vcpu::{Gdb, Kind, Plugin, Vcpus};
 use crate::error::Error;
 use crate::judge::record::Clocks;
 use crate::symbols::ModuleSymbols;
@@ -84,8 +84,8 @@ pub struct Recipe {
     pub device_trace: PathBuf,
     /// Names for what lay in modules that are gone.
     pub symbols: Arc<ModuleSymbols>,
-    /// QEMU's plugin that delays vCPUs, where it is to have it.
-    pub plugin: Option<PathBuf>,
+    /// What is to hold vCPUs, where something is to.
+    pub vcpus: Option<Kind>,
 }
 
 /// Something that came from a guest.
@@ -268,12 +268,12 @@ impl Guest {
         let (console, console_qemu) = pair()?;
         let (agent, agent_qemu) = pair()?;
         let (monitor, monitor_qemu) = pair()?;
-        let (plugin, plugin_qemu) = pair()?;
+        let (vcpus, vcpus_qemu) = pair()?;
         let fds = Descriptors {
             console: 3,
             agent: 4,
             monitor: 5,
-            plugin: 6,
+            vcpus: 6,
         };
         let machine = Machine {
             accel: recipe.accel,
@@ -283,7 +283,7 @@ impl Guest {
             initrd: &recipe.initrd,
             device: &program.socket(),
             devices: &recipe.devices,
-            plugin: recipe.plugin.as_deref(),
+            vcpus: recipe.vcpus.as_ref(),
             hotplug: recipe.hotplug,
         };
         let mut command = tokio::process::Command::new(&recipe.qemu.path);
@@ -305,10 +305,10 @@ impl Guest {
                 child_fd: fds.monitor,
             },
         ];
-        if recipe.plugin.is_some() {
+        if recipe.vcpus.is_some() {
             mappings.push(FdMapping {
-                parent_fd: plugin_qemu,
-                child_fd: fds.plugin,
+                parent_fd: vcpus_qemu,
+                child_fd: fds.vcpus,
             });
         }
         command
@@ -318,9 +318,13 @@ impl Guest {
         // It holds QEMU's ends of the sockets, which must close when QEMU does.
         drop(command);
         let mut stderr = Tail::follow(qemu.stderr.take());
-        let vcpus = match recipe.plugin {
+        let vcpus = match recipe.vcpus {
             None => None,
-            Some(_) => Some(greet(plugin, &mut qemu, &mut stderr).await?),
+            Some(Kind::Plugin(_)) => {
+                let plugin = greet(vcpus, &mut qemu, &mut stderr).await?;
+                Some(Vcpus::Plugin(plugin))
+            }
+            Some(Kind::Gdb) => Some(Vcpus::Gdb(Gdb::new(vcpus, recipe.cpus))),
         };
 
         let (sender, heard) = mpsc::channel(CHANNEL);
@@ -620,7 +624,7 @@ impl Guest {
         Ok(())
     }
 
-    /// The plugin that delays vCPUs, where QEMU has it.
+    /// What holds vCPUs, where QEMU has it.
     pub fn vcpus(&mut self) -> Option<&mut Vcpus> {
         self.vcpus.as_mut()
     }
@@ -668,9 +672,9 @@ fn boot_grace(uptime_ms: u64) -> Duration {
 }
 
 /// Until the plugin has said hello QEMU waits, and a QEMU that can't load it says why.
-async fn greet(socket: UnixStream, qemu: &mut Child, stderr: &mut Tail) -> Result<Vcpus, Error> {
-    match Vcpus::greet(socket).await {
-        Ok(vcpus) => Ok(vcpus),
+async fn greet(socket: UnixStream, qemu: &mut Child, stderr: &mut Tail) -> Result<Plugin, Error> {
+    match Plugin::greet(socket).await {
+        Ok(plugin) => Ok(plugin),
         Err(error) => {
             // It has ended, or waits for a plugin that nobody speaks with.
             let _ = qemu.kill().await;

@@ -7,6 +7,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use super::tsc;
+use super::vcpu::Kind;
 use crate::error::Error;
 use crate::target::Device;
 
@@ -59,8 +60,8 @@ pub struct Machine<'a> {
     pub device: &'a Path,
     /// Devices of the target beside ours.
     pub devices: &'a [Device],
-    /// The plugin that delays vCPUs; only under TCG.
-    pub plugin: Option<&'a Path>,
+    /// What is to hold vCPUs.
+    pub vcpus: Option<&'a Kind>,
     /// Devices come and go while it runs.
     pub hotplug: bool,
 }
@@ -74,8 +75,8 @@ pub struct Descriptors {
     pub agent: i32,
     /// QEMU's monitor.
     pub monitor: i32,
-    /// The plugin's link, where there is one.
-    pub plugin: i32,
+    /// The link of what holds vCPUs, where there is something.
+    pub vcpus: i32,
 }
 
 impl Qemu {
@@ -144,13 +145,23 @@ impl Qemu {
         }
     }
 
-    /// The arguments for a machine of nothing, which never runs, that loads a plugin.
-    pub fn plugin_trial(plugin: &Path, fd: i32) -> Vec<OsString> {
+    /// The arguments for a machine that never runs, with what holds vCPUs: of nothing for the plugin,
+    /// of a vCPU for the gdbstub, which there is not without one.
+    pub fn vcpus_trial(kind: &Kind, accel: Accel, fd: i32) -> Vec<OsString> {
         let words = ["-nodefaults", "-no-user-config", "-display", "none", "-S"];
-        let machine = ["-machine", "none", "-accel", "tcg", "-plugin"];
-        (words.into_iter().chain(machine).map(OsString::from))
-            .chain([plugin_option(plugin, fd).into()])
-            .collect()
+        let mut words: Vec<_> = words.map(str::to_owned).into();
+        let mut option = |name: &str, value: &str| words.extend([format!("-{name}"), value.into()]);
+        let cpu = processor(accel, &mut option);
+        match kind {
+            Kind::Plugin(_) => option("machine", "none"),
+            Kind::Gdb => {
+                option("machine", "pc");
+                option("cpu", cpu);
+                option("m", "16M");
+            }
+        }
+        holds_vcpus(kind, fd, &mut option);
+        words.into_iter().map(OsString::from).collect()
     }
 
     /// The arguments for a machine.
@@ -173,16 +184,8 @@ impl Qemu {
             // checkers on four seconds of its boot to read.
             option("global", "PIIX4_PM.acpi-root-pci-hotplug=off".into());
         }
-        match machine.accel {
-            Accel::Kvm => {
-                option("accel", "kvm".into());
-                option("cpu", "host".into());
-            }
-            Accel::Tcg => {
-                option("accel", "tcg,thread=multi".into());
-                option("cpu", "max".into());
-            }
-        }
+        let cpu = processor(machine.accel, &mut |name, value| option(name, value.into()));
+        option("cpu", cpu.into());
         option("smp", machine.cpus.to_string());
         option("m", format!("{}M", machine.memory_mib));
         // Shared, so that the device program can map it; of the very size of -m.
@@ -208,8 +211,10 @@ impl Qemu {
         option("device", our_device(OURS, OURS));
         option("chardev", format!("socket,id=monitor,fd={}", fds.monitor));
         option("mon", "chardev=monitor,mode=control".into());
-        if let Some(plugin) = machine.plugin {
-            option("plugin", plugin_option(plugin, fds.plugin));
+        if let Some(kind) = machine.vcpus {
+            holds_vcpus(kind, fds.vcpus, &mut |name, value| {
+                option(name, value.into())
+            });
         }
         for device in machine.devices {
             arguments.extend(device.options.iter().map(OsString::from));
@@ -220,10 +225,33 @@ impl Qemu {
     }
 }
 
-/// What `-plugin` says. A comma ends a value unless it is doubled.
-fn plugin_option(plugin: &Path, fd: i32) -> String {
-    let path = plugin.display().to_string().replace(',', ",,");
-    format!("file={path},fd={fd}")
+/// What runs guest code. Gives the name of its processor.
+fn processor(accel: Accel, option: &mut impl FnMut(&str, &str)) -> &'static str {
+    match accel {
+        Accel::Kvm => {
+            option("accel", "kvm");
+            "host"
+        }
+        Accel::Tcg => {
+            option("accel", "tcg,thread=multi");
+            "max"
+        }
+    }
+}
+
+/// What holds vCPUs, spoken with over a descriptor. A comma ends an option's value unless it is
+/// doubled.
+fn holds_vcpus(kind: &Kind, fd: i32, option: &mut impl FnMut(&str, &str)) {
+    match kind {
+        Kind::Plugin(plugin) => {
+            let path = plugin.display().to_string().replace(',', ",,");
+            option("plugin", &format!("file={path},fd={fd}"));
+        }
+        Kind::Gdb => {
+            option("chardev", &format!("socket,id=gdb,fd={fd}"));
+            option("gdb", "chardev:gdb");
+        }
+    }
 }
 
 /// A device of the target's, as `-device` and `device_add` take it.
@@ -282,6 +310,10 @@ mod tests {
     use super::*;
 
     fn arguments(version: Version) -> String {
+        with(version, &Kind::Plugin("/a,b/p.so".into()))
+    }
+
+    fn with(version: Version, vcpus: &Kind) -> String {
         let qemu = Qemu {
             path: PROGRAM.into(),
             version,
@@ -294,7 +326,7 @@ mod tests {
             kernel: "/k".as_ref(),
             initrd: "/i".as_ref(),
             device: "/d.sock".as_ref(),
-            plugin: Some("/a,b/p.so".as_ref()),
+            vcpus: Some(vcpus),
             devices: &[Device {
                 id: "rng0".into(),
                 device: "virtio-rng-pci,addr=1e.0".into(),
@@ -308,7 +340,7 @@ mod tests {
                 console: 3,
                 agent: 4,
                 monitor: 5,
-                plugin: 6,
+                vcpus: 6,
             },
         );
         let words: Vec<_> = arguments
@@ -340,6 +372,16 @@ mod tests {
             [(7, 2), (8, 2), (9, 0), (10, 2), (11, 0), (11, 1)].map(|(a, b)| api(Version(a, b)));
         assert_eq!(apis, [1, 1, 2, 2, 2, 7]);
         assert!(arguments(Version(7, 2)).contains("-plugin file=/a,,b/p.so,fd=6"));
+    }
+
+    #[test]
+    fn the_gdbstub_speaks_over_a_socket_of_ours() {
+        let arguments = with(Version(7, 2), &Kind::Gdb);
+        let wanted = "-chardev socket,id=gdb,fd=6 -gdb chardev:gdb";
+        assert!(
+            arguments.contains(wanted) && !arguments.contains("-plugin"),
+            "{arguments}"
+        );
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl<'a> Mix<'a> {
                 true => Points::among(prepared.functions.iter().cloned()),
                 false => Points::default(),
             }
-            .with_vcpus(prepared.plugin.is_some()),
+            .with_vcpus(prepared.delays()),
             bandit: None,
             novelty: Novelty::default(),
             chosen: None,
@@ -986,7 +986,7 @@ pub(super) fn recipe(
         console_log: dir.console_log(),
         device_trace: dir.device_trace(),
         symbols: Arc::new(ModuleSymbols::of(&prepared.files)),
-        plugin: prepared.plugin.clone(),
+        vcpus: prepared.vcpus.clone(),
     }
 }
 

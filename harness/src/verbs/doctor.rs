@@ -4,8 +4,8 @@ use knobrig_images::{Cache, KernelRequest, Variant};
 
 use super::campaign::block_on;
 use crate::engine::probe::{self, Kvm};
-use crate::engine::qemu::Qemu;
-use crate::engine::vcpu;
+use crate::engine::qemu::{Accel, Qemu};
+use crate::engine::vcpu::{self, Kind};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::report::progress::SetUp;
@@ -22,7 +22,9 @@ struct Line {
 /// # Errors
 /// The cache can't be opened.
 pub fn run() -> Result<Exit, Error> {
-    let lines = [qemu(), kvm(), plugin()?, packages(), image()?];
+    let found = probe::kvm();
+    let vcpus = (plugin(&found)?, gdbstub(&found)?);
+    let lines = [qemu(), kvm(&found), vcpus.0, vcpus.1, packages(), image()?];
     for line in &lines {
         println!(
             "{}  {:<8} {}",
@@ -51,9 +53,8 @@ fn qemu() -> Line {
 }
 
 /// A run goes by TCG where KVM can't be used: slower, and nothing to do.
-fn kvm() -> Line {
-    let found = probe::kvm();
-    let text = match &found {
+fn kvm(found: &Kvm) -> Line {
+    let text = match found {
         Kvm::Usable { .. } => found.to_string(),
         Kvm::Absent { .. } | Kvm::Broken { .. } => format!("{found}; guests run by TCG"),
     };
@@ -65,14 +66,19 @@ fn kvm() -> Line {
 }
 
 /// A run without delays finds less under TCG, and goes.
-fn plugin() -> Result<Line, Error> {
+fn plugin(kvm: &Kvm) -> Result<Line, Error> {
     let text = match Qemu::find() {
         Err(_) => "whether QEMU loads the plugin that delays vCPUs shows once there is one".into(),
         Ok(qemu) => {
-            let plugin = knobrig_images::ensure_plugin(&SetUp::new())?;
-            match block_on(vcpu::trial(&qemu, &plugin)) {
-                Ok(()) => "QEMU loads the plugin that delays vCPUs, which works under TCG".into(),
-                Err(Error::Interrupted) => return Err(Error::Interrupted),
+            let plugin = Kind::Plugin(knobrig_images::ensure_plugin(&SetUp::new())?);
+            let place = match kvm {
+                Kvm::Usable { .. } => "works under TCG alone: by --accel tcg",
+                Kvm::Absent { .. } | Kvm::Broken { .. } => "works under TCG",
+            };
+            match tried(&qemu, &plugin, Accel::Tcg)? {
+                Ok(()) => {
+                    format!("QEMU loads the plugin that delays and orders vCPUs, which {place}")
+                }
                 Err(why) => format!("vCPUs can't be delayed: {why}"),
             }
         }
@@ -82,6 +88,41 @@ fn plugin() -> Result<Line, Error> {
         subject: "plugin",
         text,
     })
+}
+
+/// The other one that orders vCPUs: the only one under KVM.
+fn gdbstub(kvm: &Kvm) -> Result<Line, Error> {
+    let (accel, place) = match kvm {
+        Kvm::Usable { .. } => (
+            Accel::Kvm,
+            "QEMU's gdbstub orders vCPUs under KVM, by four hardware breakpoints; delays are TCG's",
+        ),
+        Kvm::Absent { .. } | Kvm::Broken { .. } => (
+            Accel::Tcg,
+            "QEMU's gdbstub orders vCPUs (--vcpu gdb); that it does under KVM only a machine with \
+             KVM shows",
+        ),
+    };
+    let text = match Qemu::find() {
+        Err(_) => "whether QEMU's gdbstub orders vCPUs shows once there is one".into(),
+        Ok(qemu) => match tried(&qemu, &Kind::Gdb, accel)? {
+            Ok(()) => place.into(),
+            Err(why) => format!("vCPUs can't be ordered by QEMU's gdbstub: {why}"),
+        },
+    };
+    Ok(Line {
+        ok: true,
+        subject: "gdbstub",
+        text,
+    })
+}
+
+/// Whether that works, or why not.
+fn tried(qemu: &Qemu, kind: &Kind, accel: Accel) -> Result<Result<(), Error>, Error> {
+    match block_on(vcpu::trial(qemu, kind, accel)) {
+        Err(Error::Interrupted) => Err(Error::Interrupted),
+        tried => Ok(tried),
+    }
 }
 
 fn packages() -> Line {

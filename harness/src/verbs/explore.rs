@@ -10,7 +10,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::campaign::{Campaign, Episodes, Settings, Went, blank};
-use super::prepare::{self, Prepared, Wanted};
+use super::prepare::{self, Need, Prepared, Wanted};
 use super::run::print;
 use crate::cli::ExploreArgs;
 use crate::error::Error;
@@ -396,7 +396,7 @@ pub fn run(arguments: &ExploreArgs, command: Vec<String>) -> Result<Exit, Error>
             Some(State { setting, .. }) => setting.module_dirs.clone(),
             None => arguments.driver.module_dir.clone(),
         },
-        delays: false,
+        vcpus: Need::Nothing,
     };
     let prepared = prepare::prepare(&target, &wanted, &SetUp::new())?;
     if !prepared.gates {

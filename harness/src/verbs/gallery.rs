@@ -11,7 +11,7 @@ use knobrig_images::Variant;
 use serde::Serialize;
 
 use super::campaign::{Campaign, Mix, Settings};
-use super::prepare::{self, Prepared, Wanted};
+use super::prepare::{self, Need, Prepared, Wanted};
 use super::run::{say, say_json, seed_or_random, write_cases};
 use crate::cli::{Format, GalleryArgs};
 use crate::error::Error;
@@ -234,7 +234,7 @@ impl Gallery<'_> {
         goal: Goal,
     ) -> Result<(Summary, Duration), Error> {
         let wanted = Wanted {
-            delays: may_delay(target, &[]),
+            vcpus: Need::delays(may_delay(target, &[])),
             ..Wanted::pinned(variant, self.arguments.accel)
         };
         // The modules are the same for all of a target's lifetimes and mutants.

@@ -71,7 +71,7 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
         .unwrap_or_else(|| RunDir::default_path(&format!("{}-minimize", case.target.target.name)));
     let shrinking = RunDir::create(&path)?;
     let kept_in = shrinking.path().to_owned();
-    if case.plan.delays.is_some() && case.prepared.plugin.is_some() {
+    if case.plan.delays.is_some() && case.prepared.vcpus.is_some() {
         let dir = RunDir::create(&kept_in.join("orders"))?;
         if let Some(ordered) = order::search(&case, dir, &command)? {
             case.plan = ordered;

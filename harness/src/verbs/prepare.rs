@@ -8,11 +8,11 @@ use std::time::Duration;
 use knobrig_images::{Cache, GivenKernel, Kernel, KernelRequest, Progress, Variant};
 
 use super::campaign::block_on;
-use crate::cli::AccelChoice;
 use crate::cli::kernel::KernelChoice;
+use crate::cli::{AccelChoice, VcpuChoice};
 use crate::engine::probe;
 use crate::engine::qemu::{Accel, Qemu};
-use crate::engine::vcpu;
+use crate::engine::vcpu::{self, Kind};
 use crate::error::Error;
 use crate::judge::finding::Setting;
 use crate::symbols::{self, Files};
@@ -31,8 +31,29 @@ pub struct Wanted {
     /// Directories with the sources of modules, each of which takes the place of the target's
     /// module of its name.
     pub module_dirs: Vec<PathBuf>,
-    /// vCPUs are to be delayed, where QEMU can do that.
-    pub delays: bool,
+    /// What vCPUs are to be held for.
+    pub vcpus: Need,
+}
+
+/// For what vCPUs are to be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// They aren't.
+    Nothing,
+    /// To be delayed, where QEMU can do that.
+    Delays,
+    /// To come to instructions in an order, by what is chosen.
+    Orders(VcpuChoice),
+}
+
+impl Need {
+    /// Delays, if there are to be any.
+    pub fn delays(any: bool) -> Self {
+        match any {
+            true => Self::Delays,
+            false => Self::Nothing,
+        }
+    }
 }
 
 impl Wanted {
@@ -42,7 +63,7 @@ impl Wanted {
             kernel: KernelChoice::Built(KernelRequest::pinned(variant)),
             accel,
             module_dirs: Vec::new(),
-            delays: false,
+            vcpus: Need::Nothing,
         }
     }
 }
@@ -68,10 +89,17 @@ pub struct Prepared {
     pub gates: bool,
     /// The modules in the initramfs, by name.
     pub modules: Vec<(String, PathBuf)>,
-    /// QEMU's plugin that delays vCPUs, where it is wanted and QEMU loads it.
-    pub plugin: Option<PathBuf>,
+    /// What holds vCPUs, where that is wanted and QEMU can.
+    pub vcpus: Option<Kind>,
     /// The directories of modules that take the place of the target's.
     pub module_dirs: Vec<PathBuf>,
+}
+
+impl Prepared {
+    /// Whether vCPUs can be delayed.
+    pub fn delays(&self) -> bool {
+        self.vcpus.as_ref().is_some_and(Kind::delays)
+    }
 }
 
 /// Sets up for a target.
@@ -138,10 +166,7 @@ pub fn prepare(
     modules.extend(needed);
     let initrd = knobrig_images::initramfs(&cache, &programs.agent, &modules, &order)?;
     let accel = accel(wanted.accel)?;
-    let plugin = match wanted.delays {
-        true => plugin(&qemu, accel, progress)?,
-        false => None,
-    };
+    let vcpus = vcpus(&qemu, accel, wanted.vcpus, progress)?;
     Ok(Prepared {
         qemu,
         accel,
@@ -152,7 +177,7 @@ pub fn prepare(
         files,
         gates,
         modules,
-        plugin,
+        vcpus,
         module_dirs: absolute(&wanted.module_dirs)?,
     })
 }
@@ -185,20 +210,50 @@ fn absolute(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     paths.iter().map(one).collect()
 }
 
-/// QEMU's plugin that delays vCPUs; none, and why is said, where QEMU doesn't load it.
-fn plugin(qemu: &Qemu, accel: Accel, progress: &dyn Progress) -> Result<Option<PathBuf>, Error> {
-    if accel != Accel::Tcg {
-        progress.say("vCPUs are not delayed: under KVM no plugin sees the guest's code");
-        return Ok(None);
+/// What holds vCPUs; where that is not what was wanted it is said, or an error if it was asked for
+/// by name.
+fn vcpus(
+    qemu: &Qemu,
+    accel: Accel,
+    need: Need,
+    progress: &dyn Progress,
+) -> Result<Option<Kind>, Error> {
+    match need {
+        Need::Nothing | Need::Orders(VcpuChoice::Off) => return Ok(None),
+        Need::Orders(VcpuChoice::Gdb) => return Ok(Some(Kind::Gdb)),
+        Need::Orders(VcpuChoice::Auto) if accel == Accel::Kvm => return Ok(Some(Kind::Gdb)),
+        Need::Delays | Need::Orders(_) => {}
     }
-    let plugin = knobrig_images::ensure_plugin(progress)?;
-    match block_on(vcpu::trial(qemu, &plugin)) {
-        Ok(()) => Ok(Some(plugin)),
-        Err(Error::Interrupted) => Err(Error::Interrupted),
-        Err(why) => {
+    match (plugin(qemu, accel, progress)?, need) {
+        (Ok(plugin), _) => Ok(Some(Kind::Plugin(plugin))),
+        (Err(why), Need::Orders(VcpuChoice::Plugin)) => Err(Error::Machine(format!(
+            "--vcpu plugin: {why}; use --vcpu gdb"
+        ))),
+        (Err(why), Need::Orders(_)) => {
+            progress.say(&format!("vCPUs are held by QEMU's gdbstub: {why}"));
+            Ok(Some(Kind::Gdb))
+        }
+        (Err(why), _) => {
             progress.say(&format!("vCPUs are not delayed: {why}"));
             Ok(None)
         }
+    }
+}
+
+/// QEMU's plugin, or why it can't be had.
+fn plugin(
+    qemu: &Qemu,
+    accel: Accel,
+    progress: &dyn Progress,
+) -> Result<Result<PathBuf, String>, Error> {
+    if accel != Accel::Tcg {
+        return Ok(Err("under KVM no plugin sees the guest's code".into()));
+    }
+    let plugin = knobrig_images::ensure_plugin(progress)?;
+    match block_on(vcpu::trial(qemu, &Kind::Plugin(plugin.clone()), accel)) {
+        Ok(()) => Ok(Ok(plugin)),
+        Err(Error::Interrupted) => Err(Error::Interrupted),
+        Err(why) => Ok(Err(why.to_string())),
     }
 }
 

@@ -9,7 +9,7 @@ use knobrig_proto::Step;
 use serde::Serialize;
 
 use super::campaign::{Campaign, Settings, Trials};
-use super::prepare::{self, Prepared, Wanted};
+use super::prepare::{self, Need, Prepared, Wanted};
 use super::run::{say, say_json};
 use knobrig_images::{KernelRequest, Variant};
 
@@ -87,7 +87,10 @@ impl Case {
             kernel: kernel(arguments, setting)?,
             accel: arguments.accel,
             module_dirs: setting.module_dirs.clone(),
-            delays: !plan.watched().is_empty(),
+            vcpus: match plan.watched().is_empty() {
+                true => Need::Nothing,
+                false => Need::Orders(arguments.vcpu),
+            },
         };
         let prepared = prepare::prepare(&target, &wanted, &SetUp::new())?;
         let mut differs = Vec::new();
@@ -97,7 +100,10 @@ impl Case {
                 prepared.kernel.id, setting.kernel
             ));
         }
-        if !plan.watched().is_empty() && prepared.plugin.is_none() {
+        if plan.delays.is_some() && !prepared.delays() {
+            differs.push("vCPUs can't be delayed here, as they were when it was met".into());
+        }
+        if plan.order.is_some() && prepared.vcpus.is_none() {
             differs.push("vCPUs can't be held here, as they were when it was met".into());
         }
         if correct && let Some(mutant) = &setting.mutant {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::campaign::{Campaign, Mix, Settings, blank};
-use super::prepare::{self, Prepared, Wanted};
+use super::prepare::{self, Need, Prepared, Wanted};
 use crate::cli::{Format, ReportTo, RunArgs};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -40,7 +40,7 @@ pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
         kernel: arguments.kernel.choice(),
         accel: arguments.accel,
         module_dirs: arguments.driver.module_dir.clone(),
-        delays: may_delay(&target, &arguments.shapes),
+        vcpus: Need::delays(may_delay(&target, &arguments.shapes)),
     };
     let prepared = prepare::prepare(&target, &wanted, &SetUp::new())?;
     delays_or_else(&prepared, &arguments.shapes)?;
@@ -68,7 +68,7 @@ pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
 
 /// Nothing but delays was asked for, so they must be possible.
 pub(super) fn delays_or_else(prepared: &Prepared, shapes: &[Shape]) -> Result<(), Error> {
-    match shapes == [Shape::Delays] && prepared.plugin.is_none() {
+    match shapes == [Shape::Delays] && !prepared.delays() {
         false => Ok(()),
         true => Err(Error::Machine(
             "--shapes delays: vCPUs can't be delayed here, as told above; use --accel tcg and a QEMU \

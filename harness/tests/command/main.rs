@@ -7,6 +7,7 @@ mod formats;
 mod gallery;
 mod given;
 mod module;
+mod order;
 mod place;
 mod placed;
 mod report;

@@ -170,6 +170,7 @@ mod tests {
             vcpu,
             address,
             nth: 1,
+            thread: None,
         }
     }
 

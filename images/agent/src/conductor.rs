@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use knobrig_proto::{Episode, EpisodeReport, GateReport, Pass, Stuck};
+use knobrig_proto::{Episode, EpisodeReport, FromGuest, GateReport, Pass, Stuck};
 
 use crate::gates::{Armed, Gates};
 use crate::monitor::{LOOK_EVERY, Monitor};
@@ -75,6 +75,9 @@ impl<'a> Conductor<'a> {
         let acted = stuck.is_empty() && !run.failed(run.before());
         if acted && actors > 0 {
             let hired = hire(pool, run, 0..actors)?;
+            if run.episode.threads {
+                self.tell_threads(run, &hired);
+            }
             if gated && opened.is_ok() {
                 seen = self.gated(run, hired, &mut stuck);
             } else {
@@ -85,6 +88,15 @@ impl<'a> Conductor<'a> {
             stuck.extend(phase(run, hire(pool, run, run.after()..run.after() + 1)?));
         }
         Ok(run.report(acted, stuck, opened.and(seen)))
+    }
+
+    fn tell_threads(&self, run: &Run, hired: &Hired) {
+        let names = run.episode.actors.iter().map(|actor| actor.name.clone());
+        let bases = hired.iter().map(|(_, worker)| worker.task.base());
+        self.outbox.send(&FromGuest::Threads {
+            episode: run.episode.id,
+            bases: names.zip(bases).collect(),
+        });
     }
 
     /// Runs the actors with gates armed, or a survey. Where that fails they run without, and the

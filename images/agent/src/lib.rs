@@ -9,13 +9,15 @@
 //! - [`step`], [`slots`], [`scene`], [`stage`], [`tally`]: what one thread does, and what is
 //!   noted of it;
 //! - [`gates`]: function gates, through knobgate.ko;
-//! - [`task`], [`clock`], [`find`]: what the kernel tells; [`module`]: where it put a module;
+//! - [`task`], [`base`], [`clock`], [`find`]: what the kernel tells; [`module`]: where it put a module;
 //! - [`first`]: modules without which the port is not there.
 //!
 //! A `Do` runs on a thread of its own, beside episodes and other `Do`s, so that one that hangs in
 //! the kernel takes nothing with it.
 #![deny(unsafe_code)]
 
+#[allow(unsafe_code, reason = "arch_prctl has no safe wrapper; see base::own")]
+pub mod base;
 pub mod clock;
 pub mod conductor;
 pub mod console;

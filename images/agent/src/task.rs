@@ -5,6 +5,8 @@ use std::io;
 
 use rustix::thread::gettid;
 
+use crate::base;
+
 /// The place of a sleeper that the kernel doesn't name (no KALLSYMS, or it hides it).
 pub const UNNAMED: &str = "?";
 
@@ -12,6 +14,7 @@ pub const UNNAMED: &str = "?";
 #[derive(Debug)]
 pub struct Task {
     tid: i32,
+    base: u64,
     stat: Option<File>,
     wchan: Option<File>,
 }
@@ -23,6 +26,7 @@ impl Task {
         let open = |name: &str| File::open(format!("/proc/self/task/{tid}/{name}")).ok();
         Self {
             tid,
+            base: base::own(),
             stat: open("stat"),
             wchan: open("wchan"),
         }
@@ -31,6 +35,11 @@ impl Task {
     /// Its id.
     pub fn tid(&self) -> i32 {
         self.tid
+    }
+
+    /// Its `FS_BASE`, which tells a debugger of the machine whom a vCPU runs.
+    pub fn base(&self) -> u64 {
+        self.base
     }
 
     /// The kernel function that the thread sleeps in, or `None` while it runs.

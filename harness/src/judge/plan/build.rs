@@ -77,6 +77,7 @@ impl<'a> Builder<'a> {
                     gates: Vec::new(),
                     survey: Vec::new(),
                     rests: Vec::new(),
+                    threads: false,
                 },
                 delays: None,
                 order: None,

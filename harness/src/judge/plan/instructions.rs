@@ -7,8 +7,12 @@
 //!
 //! ```text
 //! victim#1@m+0x1c -> killer#1@m+0x90      the victim has come to its window; the killer begins
-//! killer#1@m+0xc4 -> victim#1@m+0x21      it is gone; the victim goes on
+//! killer#1@m+0xc4 -> victim#1@m+0x1c      it is gone; the victim goes on
 //! ```
+//!
+//! Both ends of the window are one instruction: whatever the victim has to do before the killer
+//! begins it has done when it comes there, and what comes after waits. With two the victim would
+//! still be on its way between them while the killer goes, and how far it gets would be chance.
 
 use std::collections::BTreeSet;
 
@@ -48,9 +52,9 @@ pub struct Site {
 pub struct Race {
     /// The actor that touched what was gone.
     pub victim: String,
-    /// Instructions of the function in which it touched that, each with the next: where its vCPU
-    /// stood, the latest first, then where others did.
-    pub windows: Vec<(Site, Site)>,
+    /// Instructions of the function in which it touched that, at which it may have stood meanwhile:
+    /// where its vCPU did stand, and was next, the latest first, then where others did.
+    pub windows: Vec<Site>,
     /// Where the function begins in which it was taken away.
     pub begins: Site,
     /// Behind the call that took it away.
@@ -111,15 +115,12 @@ impl Race {
         recent.sort_by_key(|stood| stood.vcpu != own);
         let mut seen = BTreeSet::new();
         let windows = (recent.into_iter())
-            .filter_map(|stood| {
-                let site = |offset| Site {
-                    module: stood.module.clone(),
-                    offset,
-                };
-                Some((site(stood.at), site(stood.next?)))
+            .flat_map(|stood| [Some(stood.at), stood.next].into_iter().flatten())
+            .filter(|offset| within.contains(offset) && seen.insert(*offset))
+            .map(|offset| Site {
+                module: start.module.clone(),
+                offset,
             })
-            .filter(|(at, next)| within.contains(&next.offset) && at != next)
-            .filter(|window| seen.insert(window.clone()))
             .collect();
         Ok(Self {
             victim: victim.name.clone(),
@@ -200,7 +201,7 @@ impl Plan {
     fn of_two(
         &self,
         race: &Race,
-        (at, next): &(Site, Site),
+        window: &Site,
         victim: &Op,
         killer: &Op,
         first: Option<&Op>,
@@ -271,12 +272,12 @@ impl Plan {
         plan.order = Some(Schedule {
             edges: vec![
                 Edge {
-                    before: point(VICTIM, at),
+                    before: point(VICTIM, window),
                     after: point(KILLER, &race.begins),
                 },
                 Edge {
                     before: point(KILLER, &race.gone),
-                    after: point(VICTIM, next),
+                    after: point(VICTIM, window),
                 },
             ],
         });
@@ -339,7 +340,7 @@ mod tests {
         let victim = whole.ops()[0].0.clone();
         let race = Race {
             victim,
-            windows: vec![(site(1), site(2)), (site(3), site(4))],
+            windows: vec![site(1), site(3)],
             begins: site(5),
             gone: site(6),
         };
@@ -360,7 +361,7 @@ mod tests {
         assert_eq!(
             text,
             "schedule 1\nvictim#1@null_blk+0x1 -> killer#1@null_blk+0x5\n\
-             killer#1@null_blk+0x6 -> victim#1@null_blk+0x2\n"
+             killer#1@null_blk+0x6 -> victim#1@null_blk+0x1\n"
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::super::prepare::{self, Prepared, Wanted};
+use super::super::prepare::{self, Need, Prepared, Wanted};
 use super::super::run::{delays_or_else, say, say_json};
 use super::search::{Search, median_ms, search};
 use crate::cli::{FindArgs, Format};
@@ -59,13 +59,13 @@ pub(super) fn run(arguments: &FindArgs) -> Result<Exit, Error> {
         kernel: arguments.kernel.choice(),
         accel: arguments.accel,
         module_dirs: Vec::new(),
-        delays: may_delay(&target, &arguments.shapes),
+        vcpus: Need::delays(may_delay(&target, &arguments.shapes)),
     };
     let prepared = prepare::prepare(&target, &wanted, &SetUp::new())?;
     delays_or_else(&prepared, &arguments.shapes)?;
     // What a plugin costs is no loop's fault.
     let plain = Prepared {
-        plugin: None,
+        vcpus: None,
         ..prepared.clone()
     };
     let (mut rig, mut loops) = (Vec::new(), Vec::new());

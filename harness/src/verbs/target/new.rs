@@ -7,7 +7,7 @@ use std::time::Instant;
 use knobrig_proto::{Outcome, Step};
 
 use super::super::campaign::{self, Settings};
-use super::super::prepare::{self, Wanted};
+use super::super::prepare::{self, Need, Wanted};
 use super::super::rehearsal::{self, Rehearsal};
 use super::super::run::say;
 use crate::cli::target::NewArgs;
@@ -53,7 +53,7 @@ pub(super) fn run(arguments: &NewArgs) -> Result<Exit, Error> {
     let wanted = Wanted {
         kernel: arguments.kernel.choice(),
         accel: arguments.accel,
-        delays: false,
+        vcpus: Need::Nothing,
         module_dirs: Vec::new(),
     };
     let progress = SetUp::new();

@@ -89,6 +89,10 @@ pub struct Point {
     pub address: u64,
     /// For the how-manieth time since the orders were armed, from 1.
     pub nth: u32,
+    /// Only this thread of the guest's counts, by its `FS_BASE`. The plugin can't see that: each
+    /// thread on the vCPU counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<u64>,
 }
 
 /// Who comes to `after` waits there until `before` was reached.
@@ -239,6 +243,7 @@ mod tests {
             vcpu: 0,
             address: 1,
             nth,
+            thread: None,
         };
         let edge = |nth| Edge {
             before: point(1),

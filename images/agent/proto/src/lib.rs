@@ -12,7 +12,7 @@ pub use knobrig_lines::{BadLine, to_line};
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol. Either end refuses any other.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Name of the virtio-serial port, `/sys/class/virtio-ports/*/name` in the guest.
 pub const PORT: &str = "knobrig.agent";
 /// Where the initramfs keeps modules, as `NAME.ko`.
@@ -306,6 +306,9 @@ pub struct Episode {
     /// elsewhere, such a one is most likely on its way there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rests: Vec<Rest>,
+    /// Before its actors start, the agent tells their threads ([`FromGuest::Threads`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub threads: bool,
 }
 
 /// Where an actor sleeps in a step.
@@ -620,6 +623,13 @@ pub enum FromGuest {
         /// When.
         ns: u64,
     },
+    /// The threads of an episode's actors, by what a vCPU shows of whom it runs.
+    Threads {
+        /// The episode's id.
+        episode: u64,
+        /// Each actor's `FS_BASE` (x86-64: where the data of a thread begins).
+        bases: BTreeMap<String, u64>,
+    },
     /// A function gate holds somebody.
     Held {
         /// The episode's id.
@@ -665,6 +675,16 @@ mod tests {
         assert_eq!(to_line(&message).trim_end(), line);
         let line = r#"{"from":"settled","episode":2,"actor":"rmmod","step":0,"wchan":"kernfs_drain","ns":9}"#;
         let message: FromGuest = from_line(line).expect("a line of version 1");
+        assert_eq!(to_line(&message).trim_end(), line);
+    }
+
+    #[test]
+    fn a_line_of_version_4_reads_as_written() {
+        let line = r#"{"to":"episode","id":2,"before":[],"actors":[],"after":[],"deadline_ms":5,"threads":true}"#;
+        let message: ToGuest = from_line(line).expect("a line of version 4");
+        assert_eq!(to_line(&message).trim_end(), line);
+        let line = r#"{"from":"threads","episode":2,"bases":{"a":140000000000000}}"#;
+        let message: FromGuest = from_line(line).expect("a line of version 4");
         assert_eq!(to_line(&message).trim_end(), line);
     }
 

@@ -39,6 +39,7 @@ impl Known<'_> {
         let known = self.freed().or_else(|| self.unloaded());
         known
             .or_else(|| self.null())
+            .or_else(|| self.no_code())
             .unwrap_or_else(|| self.titled())
     }
 
@@ -106,6 +107,19 @@ impl Known<'_> {
             key.push_str(" while the module comes up");
         }
         Some(key)
+    }
+
+    /// The instruction pointer is bytes of something else: a function pointer or a return address was
+    /// written over. Who went there, and by which of these, is chance; what it was written over with
+    /// is not.
+    fn no_code(&self) -> Option<String> {
+        let pointer = self.case.fault_frames().first()?;
+        let went = pointer.interrupted && pointer.function.is_empty();
+        let address = pointer.symbol.strip_prefix("0x").filter(|_| went)?;
+        let address = u64::from_str_radix(address, 16).ok()?;
+        // No kernel's addresses: what is none of these may be a module's that is gone.
+        let canonical = (address as i64) >> 47;
+        (!matches!(canonical, 0 | -1)).then(|| format!("a jump to {address:#018x}"))
     }
 
     fn titled(&self) -> String {

@@ -9,9 +9,8 @@ use knobrig_klog::{Reader, Report, Symbol, Symbols, parse};
 
 /// Mutants that show in more than one way, each of which has a key of its own: no single report
 /// tells that they are one. Whether an object's last reference or the object itself is missed first
-/// (extra-put), a freed object's callback is called or its fields are read (late-answer), the work's
-/// object or its code goes first (work-left), is up to the order of things.
-const SEVERAL_WAYS: &[&str] = &["extra-put", "late-answer", "work-left"];
+/// (extra-put), the work's object or its code goes first (work-left), is up to the order of things.
+const SEVERAL_WAYS: &[&str] = &["extra-put", "work-left"];
 
 /// What lay at places of modules that the kernel has no names for, once they are gone: module,
 /// section, offset in it, function, its start.

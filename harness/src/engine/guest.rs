@@ -29,7 +29,7 @@ use super::lines::Lines;
 use super::monitor::Monitor;
 use super::plugs::Plugs;
 use super::process::{self, Tail};
-use super::qemu::{Accel, Descriptors, Machine, Qemu};
+use super::qemu::{Accel, Descriptors, Machine, OURS, Qemu};
 use super::vcpu::{Gdb, Kind, Plugin, Vcpus};
 use crate::error::Error;
 use crate::judge::record::Clocks;
@@ -574,7 +574,7 @@ impl Guest {
     /// Whether our device still has the status of one that is driven. Where it can't be told, it is
     /// not said.
     pub async fn device_is_driven(&mut self) -> bool {
-        let driven = self.monitor.is_driven("vhost-user-blk").await;
+        let driven = self.monitor.is_driven(OURS).await;
         driven.unwrap_or(false)
     }
 

@@ -79,19 +79,14 @@ impl Monitor {
         }
     }
 
-    /// Whether a driver has told a virtio device that it drives it, and has not reset it since
+    /// Whether a driver has told the virtio device of this id that it drives it, and has not reset it since
     /// (virtio 1.3, section 2.1: the status's bit DRIVER, which a reset clears).
     ///
     /// # Errors
     /// QEMU refuses, as before 7.2 and where there is no such device, is gone, or does not answer.
-    pub async fn is_driven(&mut self, name: &str) -> Result<bool, Error> {
+    pub async fn is_driven(&mut self, id: &str) -> Result<bool, Error> {
         self.greet().await?;
-        let all = self.ask(json!({ "execute": "x-query-virtio" })).await?;
-        let mut all = all.as_array().into_iter().flatten();
-        let path = all
-            .find(|device| device["name"] == name)
-            .map(|device| device["path"].clone())
-            .ok_or_else(|| Error::Rig(format!("QEMU has no virtio device {name}")))?;
+        let path = format!("/machine/peripheral/{id}/virtio-backend");
         let ask = json!({ "execute": "x-query-virtio-status", "arguments": { "path": path } });
         let status = self.ask(ask).await?;
         let bits = status["status"]["statuses"].as_array();

@@ -65,7 +65,8 @@ impl Bandit {
             usual: weight / sum,
             weight: weight / sum,
         });
-        let mut opening: Vec<_> = usual.iter().map(|(shape, _)| *shape).collect();
+        let any = usual.iter().filter(|(_, weight)| *weight > 0.0);
+        let mut opening: Vec<_> = any.map(|(shape, _)| *shape).collect();
         opening.shuffle(&mut numbers(seed, 0));
         Self {
             seed,
@@ -84,8 +85,8 @@ impl Bandit {
     /// The shape of an episode, numbered from 1, and its chance; nothing where there are no shapes.
     pub fn choose(&mut self, episode: u64) -> Option<(Shape, f64)> {
         if let Some(shape) = self.opening.pop() {
-            // As often in this place as each other.
-            return Some((shape, 1.0 / self.arms.len() as f64));
+            let others = self.opening.len();
+            return Some((shape, 1.0 / (others + 1) as f64));
         }
         let mut left: f64 = numbers(self.seed, episode).random();
         let mut last = None;
@@ -264,6 +265,13 @@ mod tests {
             all.sort();
             prop_assert_eq!(opening, all);
         }
+    }
+
+    #[test]
+    fn what_has_no_share_never_comes() {
+        let mut bandit = Bandit::new(1, &[(Shape::Gated, 0.0), (Shape::Loops, 1.0)]);
+        let chosen: Vec<_> = (1..=20).filter_map(|it| bandit.choose(it)).collect();
+        assert!(chosen.iter().all(|(shape, _)| *shape == Shape::Loops));
     }
 
     #[test]

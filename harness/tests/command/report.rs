@@ -34,7 +34,7 @@ fn a_crash_on_standard_input_ends_10_and_silence_0() {
     assert!(stdout.starts_with("1 crash in 1 of 1 log\n"), "{stdout}");
     let (code, stdout, _) = report(&["-", "--format", "json"], "all is well\n");
     assert_eq!(code, Some(0));
-    assert_eq!(stdout, "{\"file\":\"-\",\"reports\":[],\"version\":1}\n");
+    assert_eq!(stdout, "{\"version\":1,\"file\":\"-\",\"reports\":[]}\n");
 }
 
 #[test]

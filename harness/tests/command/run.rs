@@ -38,7 +38,8 @@ fn correct_lifetime_is_clean(lifetime: &str) {
     let teardowns =
         number(&summary, "/gated/teardowns_ok") + number(&summary, "/gated/teardowns_refused");
     let overlapped = number(&summary, "/gated/overlapped");
-    assert!(teardowns > 20, "{summary}");
+    // A third of the episodes is gated.
+    assert!(teardowns >= 12, "{summary}");
     assert!(
         overlapped * 100 >= teardowns * 95,
         "{overlapped} of {teardowns} overlapped"

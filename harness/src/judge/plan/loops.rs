@@ -89,7 +89,7 @@ impl Builder<'_> {
         for slot in held {
             self.close(slot);
         }
-        self.unload_when_idle();
+        self.unload_at_zero();
         self.unload_helpers();
     }
 

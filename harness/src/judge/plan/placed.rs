@@ -229,10 +229,7 @@ impl Builder<'_> {
                 self.unload_at_zero();
             }
             Program::Ops(_) | Program::Elsewhere => {
-                self.give_up_again(None);
-                let unload = self.unload();
-                self.after(unload, Rule::UnloadsAtZero, Expect::OneOf(vec![0, ENOENT]));
-                self.check_gone();
+                self.unload_what_is_left();
             }
         }
         self.unload_helpers();

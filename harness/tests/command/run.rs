@@ -102,7 +102,10 @@ fn free_before_remove_is_found_with_the_drivers_function() {
 #[test]
 fn an_upstream_driver_runs_by_its_target_alone() {
     let place = Place::new();
-    let (code, stdout, stderr) = run(&place, &["--target", "virtio_blk", "--episodes", "20"]);
+    let (code, stdout, stderr) = run(
+        &place,
+        &["--target", "virtio_blk", "--episodes", "20", "--seed", "1"],
+    );
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     let summary = place.json("summary.json");
     assert!(number(&summary, "/gated/overlapped") > 0, "{summary}");

@@ -2,16 +2,22 @@
 //! and resume the next time. A run listens for itself, since it has guests to stop and a
 //! directory to finish.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use tokio::sync::watch::Sender;
 
 use crate::error::Error;
 use crate::exit::Exit;
 
 /// Whether a run listens.
 static RUN: AtomicBool = AtomicBool::new(false);
+
+/// Whether a run was asked to end. It stays: what one run was too far gone to hear, the next one
+/// of a gallery hears.
+static ASKED: LazyLock<Sender<bool>> = LazyLock::new(|| Sender::new(false));
 
 /// Ends the process on a signal from here on, whatever it inherited: a shell starts what it puts
 /// in the background with SIGINT ignored.
@@ -23,7 +29,9 @@ pub fn watch() -> Result<(), Error> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
     let watch = move || {
         for _ in signals.forever() {
-            if !RUN.load(Ordering::SeqCst) {
+            if RUN.load(Ordering::SeqCst) {
+                ASKED.send_replace(true);
+            } else {
                 eprintln!("knobrig: interrupted; what was set up is kept");
                 std::process::exit(Exit::Interrupted as i32);
             }
@@ -33,14 +41,20 @@ pub fn watch() -> Result<(), Error> {
     thread.spawn(watch).map(drop).map_err(failed)
 }
 
-/// A run that listens for itself, until dropped.
+/// A run that listens for itself, until dropped: no sooner than what it has to write is written.
 pub(crate) struct RunListens(());
 
 impl RunListens {
-    /// From here on. The run's own listeners are there already.
+    /// From here on.
     pub(crate) fn new() -> Self {
         RUN.store(true, Ordering::SeqCst);
         Self(())
+    }
+
+    /// Resolves at SIGINT, SIGTERM or SIGHUP.
+    pub(crate) async fn interrupted(&self) {
+        let asked = ASKED.subscribe().wait_for(|asked| *asked).await.is_ok();
+        assert!(asked, "the sender is never dropped");
     }
 }
 

@@ -450,13 +450,12 @@ impl<'a> Campaign<'a> {
     /// Runs until the goal, a signal, or a failure of the rig; writes the summary whatever
     /// happens.
     pub(super) fn drive(&mut self, episodes: &mut dyn Episodes) -> Result<Summary, Error> {
+        let listens = RunListens::new();
         let runtime = runtime()?;
         let result = runtime.block_on(async {
-            let interrupted = interrupted()?;
-            let _listens = RunListens::new();
             tokio::select! {
                 result = self.guests(episodes) => result,
-                () = interrupted => {
+                () = listens.interrupted() => {
                     self.summary.interrupted = true;
                     Ok(())
                 }
@@ -1015,31 +1014,12 @@ fn runtime() -> Result<tokio::runtime::Runtime, Error> {
 
 /// Runs what works with one guest, to its end or a signal.
 pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let listens = RunListens::new();
     let runtime = runtime()?;
     runtime.block_on(async {
-        let interrupted = interrupted()?;
-        let _listens = RunListens::new();
         tokio::select! {
             result = work => result,
-            () = interrupted => Err(Error::Interrupted),
-        }
-    })
-}
-
-/// Resolves at SIGINT, SIGTERM or SIGHUP.
-fn interrupted() -> Result<impl Future<Output = ()>, Error> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| {
-        signal(kind).map_err(|error| Error::Rig(format!("failed to listen for signals: {error}")))
-    };
-    let mut int = listen(SignalKind::interrupt())?;
-    let mut term = listen(SignalKind::terminate())?;
-    let mut hup = listen(SignalKind::hangup())?;
-    Ok(async move {
-        tokio::select! {
-            _ = int.recv() => {}
-            _ = term.recv() => {}
-            _ = hup.recv() => {}
+            () = listens.interrupted() => Err(Error::Interrupted),
         }
     })
 }

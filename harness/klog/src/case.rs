@@ -192,6 +192,7 @@ pub(crate) fn titled(
         access: None,
         object: None,
         suppressed: false,
+        stale_code: false,
         notes: Vec::new(),
     }
 }
@@ -208,6 +209,7 @@ pub(crate) fn untitled(class: Class, kind: &str, title: impl Into<String>) -> Ve
         access: None,
         object: None,
         suppressed: false,
+        stale_code: false,
         notes: Vec::new(),
     }
 }

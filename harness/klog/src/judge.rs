@@ -106,6 +106,7 @@ pub(crate) fn report(
         corrupted,
         panicked,
         suppressed: verdict.suppressed,
+        stale_code: verdict.stale_code,
         range: start..end,
         time_us: lines[head].line.time_us,
         caller: lines[head].line.caller,

@@ -238,6 +238,10 @@ pub struct Report {
     pub panicked: bool,
     /// Consequence of a lack of resources, not of a bug: OOM kills, failed allocations.
     pub suppressed: bool,
+    /// The CPU trapped on an int3 that memory doesn't hold there. No driver's doing: an emulator ran
+    /// what the kernel had patched over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stale_code: bool,
     /// Bytes in the stream, from the first line's start to after the last line's newline.
     pub range: Range<usize>,
     /// Guest time of the headline, microseconds.

@@ -42,6 +42,29 @@ fn a_name_that_is_taken_in_sysfs() {
     noted(&report, "/devices/pci0000:00/0000:00:1f.0/dk0");
 }
 
+/// arch/x86/kernel/dumpstack.c, show_opcodes(): an int3 that memory doesn't hold is no code's.
+#[test]
+fn an_int3_of_code_that_was_overwritten() {
+    let trapped_at = |bytes: &str| {
+        let log = format!(
+            "Oops: int3: 0000 [#1] SMP KASAN\n\
+             CPU: 1 UID: 0 PID: 12 Comm: kworker/1:0 Tainted: G           O        7.2.12 #1 PREEMPT\n\
+             RIP: 0010:__msecs_to_jiffies+0x1/0x30\n\
+             Code: 90 90 90 90 90 90 90 90 90 90 90 90 90 90 90 90 90 90 {bytes} 85 ff 78 1d\n\
+             Call Trace:\n\
+             \x20<TASK>\n\
+             \x20process_one_work+0x4b1/0x9d0\n\
+             \x20worker_thread+0x5d1/0x9c0\n\
+             \x20</TASK>\n"
+        );
+        known(&log, Class::Trap, "int3 in __msecs_to_jiffies")
+    };
+    let stale = trapped_at("0f <1f> 44 00 00");
+    assert!(stale.stale_code);
+    noted(&stale, "is 0f in memory");
+    assert!(!trapped_at("cc <1f> 44 00 00").stale_code);
+}
+
 /// lib/kobject.c, kobject_init().
 #[test]
 fn a_kobject_that_is_set_up_twice() {

@@ -123,6 +123,8 @@ pub enum Loss {
     /// connection for good where the driver had stopped the ring meanwhile (its
     /// `vhost_user_async_close` then doesn't listen again): such a guest is spent.
     Device(String),
+    /// The emulator ran what memory doesn't hold, and the kernel died of it.
+    Emulator(String),
     /// The rig's own parts failed.
     Rig(Error),
 }
@@ -131,9 +133,11 @@ impl Loss {
     /// In words.
     pub fn why(&self) -> String {
         match self {
-            Self::Qemu(why) | Self::Reset(why) | Self::Silent(why) | Self::Device(why) => {
-                why.clone()
-            }
+            Self::Qemu(why)
+            | Self::Reset(why)
+            | Self::Silent(why)
+            | Self::Device(why)
+            | Self::Emulator(why) => why.clone(),
             Self::Rig(error) => error.to_string(),
         }
     }
@@ -432,6 +436,10 @@ impl Guest {
                 Ok(None)
             }
             Heard::AgentGarbled(why) => Err(Loss::Rig(Error::Rig(why))),
+            Heard::Report(report, ..) if report.stale_code => {
+                let why = [vec![report.title], report.notes].concat().join(": ");
+                Err(Loss::Emulator(why))
+            }
             Heard::Report(report, episode, begun) => Ok(Some(Happening::Report {
                 report,
                 episode,

@@ -135,6 +135,9 @@ pub struct Summary {
     /// Guests given up since the device program died under them; what their last ops came to
     /// says nothing of the driver.
     pub device_deaths: u64,
+    /// Guests given up since the emulator ran code that memory doesn't hold; no driver's doing.
+    #[serde(default)]
+    pub emulator_faults: u64,
     /// Episodes with a gate.
     pub gated: Totals,
     /// Episodes without one.

@@ -61,6 +61,13 @@ pub enum Event {
         /// How.
         why: String,
     },
+    /// The emulator ran code that memory doesn't hold, and the guest is given up.
+    EmulatorFault {
+        /// The guest.
+        guest: u64,
+        /// What the kernel said, and why it is no driver's doing.
+        why: String,
+    },
     /// An episode ended.
     EpisodeEnded {
         /// Its number in the run, from 1.

@@ -84,11 +84,7 @@ pub fn summary(summary: &Summary, dir: &Path) -> String {
         format!(", first episode after {:.1} s", ms as f64 / 1000.0)
     });
     let _ = writeln!(text, "  rate       {:.1} episodes/s{first}", summary.rate());
-    let _ = writeln!(
-        text,
-        "  guests     {} booted, {} given up for a boot that was not clean, {} lost, {} with a device that died",
-        summary.guests, summary.unfit_boots, summary.lost, summary.device_deaths
-    );
+    let _ = writeln!(text, "  guests     {}", guests(summary));
     let _ = writeln!(text, "  seed       {}", summary.seed);
     let _ = writeln!(text, "  kept in    {}", dir.display());
     if let Some(first) = summary.findings.first() {
@@ -101,6 +97,30 @@ pub fn summary(summary: &Summary, dir: &Path) -> String {
         );
     }
     text
+}
+
+/// How many guests there were, and what became of those that didn't serve to the end.
+fn guests(summary: &Summary) -> String {
+    let fates = [
+        (
+            summary.unfit_boots,
+            "given up for a boot that was not clean",
+        ),
+        (
+            summary.emulator_faults,
+            "given up for a fault of the emulator's",
+        ),
+        (summary.device_deaths, "with a device that died"),
+        (summary.lost, "lost"),
+    ];
+    let fates = fates.into_iter().filter(|(count, _)| *count > 0);
+    let booted = format!("{} booted", summary.guests);
+    let told = fates.map(|(count, fate)| format!("{count} {fate}"));
+    [booted]
+        .into_iter()
+        .chain(told)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// What the orders of probabilistic concurrency testing promise, in a line.
@@ -227,7 +247,7 @@ mod tests {
           overlap    gated 1.000 (400 of 400), without a gate 0.000 (0 of 1)
           ops        1604, of which 401 met no live driver
           rate       8.0 episodes/s, first episode after 4.6 s
-          guests     1 booted, 0 given up for a boot that was not clean, 0 lost, 0 with a device that died
+          guests     1 booted
           seed       7
           kept in    out
         ");

@@ -107,7 +107,7 @@ impl Reporter for Live {
                 ));
             }
             Event::GuestLost { guest, why } => self.say(&format!("guest {guest} is lost: {why}")),
-            Event::DeviceDied { guest, why } => {
+            Event::DeviceDied { guest, why } | Event::EmulatorFault { guest, why } => {
                 self.say(&format!("guest {guest} is given up: {why}; another boots"));
             }
             Event::Surveyed { .. } | Event::GatesEnded { .. } | Event::Chosen { .. } => {}

@@ -33,6 +33,9 @@ use crate::target::Chosen;
 const FRUITLESS: u64 = 3;
 /// So many deaths of the device program in one run, and the rig gives up.
 const DEVICE_DEATHS: u64 = 20;
+/// So many faults of the emulator's in one run, and the rig gives up: it is one in hundreds of guests
+/// that has one.
+const EMULATOR_FAULTS: u64 = 20;
 /// Plans kept so that a late report finds the episode that it came of.
 const PLANS_KEPT: usize = 64;
 
@@ -659,10 +662,23 @@ impl<'a> Campaign<'a> {
                 })?;
                 Ok(Err(why))
             }
+            Loss::Emulator(_) if self.summary.emulator_faults < EMULATOR_FAULTS => {
+                self.summary.emulator_faults += 1;
+                self.tell(&Event::EmulatorFault {
+                    guest,
+                    why: why.clone(),
+                })?;
+                Ok(Err(why))
+            }
             Loss::Rig(error @ (Error::Target(_) | Error::File { .. } | Error::Machine(_))) => {
                 Err(error)
             }
-            Loss::Reset(_) | Loss::Silent(_) | Loss::Device(_) | Loss::Qemu(_) | Loss::Rig(_) => {
+            Loss::Reset(_)
+            | Loss::Silent(_)
+            | Loss::Device(_)
+            | Loss::Emulator(_)
+            | Loss::Qemu(_)
+            | Loss::Rig(_) => {
                 self.summary.lost += 1;
                 self.summary.lost_why = Some(why.clone());
                 self.tell(&Event::GuestLost {

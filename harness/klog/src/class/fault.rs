@@ -238,5 +238,26 @@ fn trap(case: &Case<'_>) -> Verdict {
     if what == "Oops" {
         verdict.access = Some(access(case));
     }
+    if what == "int3"
+        && let Some(byte) = case.own_lines().find_map(trapped_at)
+        && byte != INT3
+    {
+        verdict.stale_code = true;
+        verdict.notes.push(format!(
+            "what trapped as int3 is {byte:02x} in memory, and no code does that: the CPU ran an \
+             instruction that had been overwritten, as an emulator may while the kernel patches \
+             its text"
+        ));
+    }
     verdict
+}
+
+/// The breakpoint's opcode, a byte by itself.
+const INT3: u8 = 0xcc;
+
+/// The byte before the instruction pointer, which stands past an int3 that has trapped; where the
+/// line is the kernel's dump of the code (`show_opcodes` of arch/x86/kernel/dumpstack.c).
+fn trapped_at(line: &str) -> Option<u8> {
+    let (before, _) = line.strip_prefix("Code: ")?.split_once('<')?;
+    u8::from_str_radix(before.split_whitespace().next_back()?, 16).ok()
 }

@@ -39,6 +39,8 @@ pub(crate) struct Verdict {
     pub(crate) access: Option<Access>,
     pub(crate) object: Option<Object>,
     pub(crate) suppressed: bool,
+    /// See [`crate::Report::stale_code`].
+    pub(crate) stale_code: bool,
     /// For a human.
     pub(crate) notes: Vec<String>,
 }

@@ -175,7 +175,7 @@ fn phase(run: &Arc<Run>, hired: Hired) -> Vec<Stuck> {
             part,
         }));
     }
-    let mut monitor = Monitor::new(tasks.clone());
+    let mut monitor = Monitor::new(run, tasks.clone());
     loop {
         let watching = monitor.look(run);
         let left = deadline.saturating_sub(begun.elapsed());

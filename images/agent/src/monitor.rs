@@ -1,8 +1,9 @@
-//! Notices that a teardown has gone to sleep in the kernel.
+//! Notices that a teardown has gone to sleep in the kernel, and that one sleeps on while a gate holds
+//! somebody.
 //!
 //! The kernel tells nobody when a thread falls asleep, so it is looked at: by the conductor,
 //! which has nothing else to do, and only while some teardown's step is neither told as settled
-//! nor over. A look is one `pread` of `/proc/TID/wchan`.
+//! nor over, or a gate is to be let go for who waits. A look is one `pread` of `/proc/TID/wchan`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,8 @@ const PASSING: [&str; 8] = [
 pub struct Monitor {
     tasks: Vec<Arc<Task>>,
     last: Vec<Option<Sleep>>,
+    /// Gates that are let go once somebody sleeps on, and weren't yet.
+    waits: Vec<Wait>,
 }
 
 /// A sleep.
@@ -53,16 +56,51 @@ struct Sleep {
     looks: u32,
 }
 
+impl Sleep {
+    /// One more look sees this; `before` is what the last one saw.
+    fn seen(step: usize, place: String, before: Option<Self>) -> Self {
+        let looks = match before {
+            Some(sleep) if sleep.step == step && sleep.place == place => sleep.looks + 1,
+            _ => 1,
+        };
+        Self { step, place, looks }
+    }
+}
+
+/// A gate that is let go for who waits.
+#[derive(Debug)]
+struct Wait {
+    tag: String,
+    /// The number of the actor.
+    waiter: usize,
+    /// His sleep, since the gate holds somebody.
+    last: Option<Sleep>,
+}
+
 impl Monitor {
-    /// For the actors' threads, in their order.
-    pub fn new(tasks: Vec<Arc<Task>>) -> Self {
+    /// For the threads of this run's actors, in their order, or of another part of it.
+    pub fn new(run: &Run, tasks: Vec<Arc<Task>>) -> Self {
         let last = tasks.iter().map(|_| None).collect();
-        Self { tasks, last }
+        let waits = run.episode.gates.iter().filter_map(|gate| {
+            let waiter = gate.waiter.as_deref()?;
+            let waiter = run.episode.actors.iter().position(|it| it.name == waiter)?;
+            (tasks.len() == run.episode.actors.len()).then(|| Wait {
+                tag: gate.tag.clone(),
+                waiter,
+                last: None,
+            })
+        });
+        Self {
+            last,
+            waits: waits.collect(),
+            tasks,
+        }
     }
 
     /// Looks once; false if there is nothing to look for until [`Run::await_ends`] returns.
     pub fn look(&mut self, run: &Run) -> bool {
-        let mut watching = false;
+        self.let_go(run);
+        let mut watching = !self.waits.is_empty();
         for (actor, (task, last)) in self.tasks.iter().zip(&mut self.last).enumerate() {
             let step = match run.standing(actor) {
                 Standing::Settled => continue,
@@ -80,27 +118,40 @@ impl Monitor {
                 *last = None;
                 continue;
             };
-            let before = last.take();
-            let looks = match before {
-                Some(sleep) if sleep.step == step && sleep.place == place => sleep.looks + 1,
-                _ => 1,
-            };
+            let sleep = Sleep::seen(step, place, last.take());
             let needed = match run.rest(actor, step) {
-                Some(rest) if rest != place => LOOKS_ELSEWHERE,
+                Some(rest) if rest != sleep.place => LOOKS_ELSEWHERE,
                 Some(_) => LOOKS,
-                None => match PASSING.iter().any(|begin| place.starts_with(begin)) {
+                None => match PASSING.iter().any(|it| sleep.place.starts_with(it)) {
                     true => LOOKS_PASSING,
                     false => LOOKS,
                 },
             };
-            if looks < needed {
+            if sleep.looks < needed {
                 watching = true;
-                *last = Some(Sleep { step, place, looks });
+                *last = Some(sleep);
             } else {
                 // Told by the teardown itself, it has ended, and the next step is to be looked for.
-                watching |= !run.settle(actor, step, place, now_ns());
+                watching |= !run.settle(actor, step, sleep.place, now_ns());
             }
         }
         watching
+    }
+
+    /// Lets gates go for whose hold somebody waits. Not sooner than he would have passed a place
+    /// where the kernel waits for itself: one who was woken is on his way.
+    fn let_go(&mut self, run: &Run) {
+        self.waits.retain_mut(|wait| {
+            if run.has_ended(wait.waiter) {
+                return false;
+            }
+            if !run.scene.gate_holds_or_held(&wait.tag) {
+                return true;
+            }
+            let (step, place) = (run.step(wait.waiter), self.tasks[wait.waiter].asleep());
+            wait.last = place.map(|place| Sleep::seen(step, place, wait.last.take()));
+            let sleeps_on = (wait.last.as_ref()).is_some_and(|it| it.looks >= LOOKS_PASSING);
+            !(sleeps_on && run.scene.release_gate(&wait.tag))
+        });
     }
 }

@@ -136,6 +136,11 @@ impl Run {
         };
     }
 
+    /// The step that a part is at.
+    pub fn step(&self, part: usize) -> usize {
+        self.parts[part].step.load(Ordering::Relaxed)
+    }
+
     /// Whether a part has ended.
     pub fn has_ended(&self, part: usize) -> bool {
         self.parts[part].ended.load(Ordering::Acquire)
@@ -330,7 +335,7 @@ impl Run {
     pub fn stuck(&self, part: usize, task: &Task) -> Stuck {
         Stuck {
             actor: self.name(part).to_owned(),
-            step: self.parts[part].step.load(Ordering::Relaxed),
+            step: self.step(part),
             state: task.state(),
             stack: task.stack(),
         }

@@ -120,6 +120,11 @@ impl Scene {
         self.raise(held(tag));
     }
 
+    /// Whether a function gate holds, or held, somebody.
+    pub fn gate_holds_or_held(&self, tag: &str) -> bool {
+        lock(&self.signals).contains(&held(tag))
+    }
+
     /// Waits until a function gate holds, or held, somebody; false as [`Scene::await_signal`],
     /// and where the actor whose calls it counts has ended: it won't come any more.
     pub fn await_gate(&self, tag: &str, by: Option<&str>, deadline: Duration, whom: For) -> bool {

@@ -94,6 +94,7 @@ impl Builder<'_> {
             occurrence: spot.occurrence,
             deadline_ms: hold_ms,
             sleeps: false,
+            waiter: None,
         });
         // Every other time the other side only begins before the held one goes on.
         let begins = turn.round % 2 == 1;
@@ -167,8 +168,12 @@ impl Builder<'_> {
         if giver_is_held {
             if !begins {
                 // Through: nobody may be in the module any more. A teardown that waits for the
-                // giver to be out of it waits for the gate's deadline.
+                // giver to be out of it sleeps on, and he goes on then.
                 self.release_point(teardown);
+                let name = self.plan.episode.actors[teardown].name.clone();
+                for gate in &mut self.plan.episode.gates {
+                    gate.waiter = Some(name.clone());
+                }
             }
         } else {
             // Before it waits, or when it has been let go.

@@ -366,6 +366,10 @@ pub struct FunctionGate {
     /// may sleep anyway: who waits for RCU's tasks takes a sleeper for gone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sleeps: bool,
+    /// It lets go, too, once this actor sleeps on in one place while it holds: he waits for who is
+    /// held, and nothing more comes of holding on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiter: Option<String>,
 }
 
 /// Counts of one kind of op on one path.

@@ -114,6 +114,7 @@ impl Ordered {
                 occurrence: at.nth,
                 deadline_ms: hold_ms,
                 sleeps: false,
+                waiter: None,
             }),
             At::Device(point) => {
                 let asked = race.op(actor, at).and_then(|op| {

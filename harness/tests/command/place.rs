@@ -114,6 +114,25 @@ impl Place {
     }
 }
 
+/// A test that fails takes its directory along, so it tells first what its guests had reported.
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let mut left = vec![self.path().to_owned()];
+        while let Some(path) = left.pop() {
+            if path.is_dir() {
+                let entries = fs::read_dir(&path).into_iter().flatten();
+                left.extend(entries.flatten().map(|entry| entry.path()));
+            } else if path.ends_with("report.txt") {
+                let text = fs::read_to_string(&path).unwrap_or_else(|why| why.to_string());
+                eprintln!("{}:\n{text}", path.display());
+            }
+        }
+    }
+}
+
 /// Polls a fact of the outside world that sends no event.
 pub(crate) fn wait_until(deadline: Duration, mut fact: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + deadline;

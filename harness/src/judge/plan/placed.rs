@@ -96,7 +96,8 @@ impl Builder<'_> {
             sleeps: false,
             waiter: None,
         });
-        // Every other time the other side only begins before the held one goes on.
+        // Every other time the other side only begins before the held one goes on. A teardown that
+        // waits for a reference has begun as it is.
         let begins = turn.round % 2 == 1;
         let held = |name: &str| spot.who == Who::Actor(name.into());
         match program {
@@ -109,7 +110,7 @@ impl Builder<'_> {
                 }
                 self.leave(program);
             }
-            Program::Elsewhere => self.give_or_wait_held(held(GIVER), begins),
+            Program::Elsewhere => self.give_or_wait_held(held(GIVER)),
         }
     }
 
@@ -160,26 +161,26 @@ impl Builder<'_> {
         self.release_point(user);
     }
 
-    /// The teardown waits for a reference that another gives back; one of them is held.
-    fn give_or_wait_held(&mut self, giver_is_held: bool, begins: bool) {
+    /// The teardown waits for a reference that another gives back; one of them is held, until the
+    /// other is through: nobody may be in the module any more then. Where the other waits for the
+    /// held one to be out of it, he sleeps on, and the held one goes on.
+    fn give_or_wait_held(&mut self, giver_is_held: bool) {
         let Some((teardown, giver)) = self.elsewhere_actors(TURN) else {
             return;
         };
-        if giver_is_held {
-            if !begins {
-                // Through: nobody may be in the module any more. A teardown that waits for the
-                // giver to be out of it sleeps on, and he goes on then.
-                self.release_point(teardown);
-                let name = self.plan.episode.actors[teardown].name.clone();
-                for gate in &mut self.plan.episode.gates {
-                    gate.waiter = Some(name.clone());
-                }
+        let other = match giver_is_held {
+            true => teardown,
+            false => {
+                // Before it waits, or when it has been let go.
+                let held = When::Held(POINT.into());
+                self.react(held, [Then::Raise(TURN.into())]);
+                giver
             }
-        } else {
-            // Before it waits, or when it has been let go.
-            let held = When::Held(POINT.into());
-            self.react(held, [Then::Raise(TURN.into())]);
-            self.release_point(giver);
+        };
+        self.release_point(other);
+        let name = self.plan.episode.actors[other].name.clone();
+        for gate in &mut self.plan.episode.gates {
+            gate.waiter = Some(name.clone());
         }
     }
 

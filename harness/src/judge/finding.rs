@@ -39,11 +39,25 @@ pub enum Evidence {
         /// Indices, addresses, what was expected and what was there.
         detail: String,
     },
-    /// The guest fell silent: its QEMU runs and nothing comes from it.
+    /// The guest is gone, and its kernel said nothing.
     Guest {
+        /// How.
+        #[serde(default)]
+        end: GuestEnd,
         /// What was awaited and what was seen last.
         why: String,
     },
+}
+
+/// How a guest ends without a report of its kernel's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuestEnd {
+    /// It reset or shut itself down.
+    Reset,
+    /// Its QEMU runs, and nothing comes from it.
+    #[default]
+    Silent,
 }
 
 impl Evidence {
@@ -70,7 +84,10 @@ impl Evidence {
                 format!("rule {}: {step}: {detail}", kebab(rule))
             }
             Self::Witness { what, .. } => format!("witness: {}", suspicion(*what)),
-            Self::Guest { .. } => "guest fell silent".into(),
+            Self::Guest { end, .. } => match end {
+                GuestEnd::Reset => "guest reset without a word".into(),
+                GuestEnd::Silent => "guest fell silent".into(),
+            },
         }
     }
 
@@ -101,7 +118,7 @@ impl Evidence {
             Self::Kernel { report } => kernel_key(report),
             Self::Rule { violation } => violation_key(violation),
             Self::Witness { what, .. } => format!("witness {}", kebab(what)),
-            Self::Guest { .. } => "guest silent".into(),
+            Self::Guest { end, .. } => format!("guest {}", kebab(end)),
         }
     }
 
@@ -111,7 +128,7 @@ impl Evidence {
             Self::Kernel { report } => report.text.clone(),
             Self::Rule { violation } => format!("{}: {}\n", violation.step, violation.detail),
             Self::Witness { what, detail } => format!("{}: {detail}\n", suspicion(*what)),
-            Self::Guest { why } => format!("{why}\n"),
+            Self::Guest { why, .. } => format!("{why}\n"),
         }
     }
 }

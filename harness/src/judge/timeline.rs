@@ -362,6 +362,7 @@ fn object(report: &Report, record: &Record) -> Option<(String, LaneKind, Vec<Spa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::judge::finding::GuestEnd;
     use crate::judge::plan::{Points, Shape, plan};
     use crate::judge::record::Seen;
     use crate::target::Chosen;
@@ -425,7 +426,10 @@ mod tests {
     }
 
     fn silent() -> Evidence {
-        Evidence::Guest { why: "w".into() }
+        Evidence::Guest {
+            end: GuestEnd::Silent,
+            why: "w".into(),
+        }
     }
 
     #[test]

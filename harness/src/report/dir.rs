@@ -416,7 +416,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::finding::{Evidence, Findings, Met};
+    use crate::judge::finding::{Evidence, Findings, GuestEnd, Met};
     use crate::judge::plan::{Points, Shape, plan};
     use crate::target::Chosen;
 
@@ -446,7 +446,10 @@ mod tests {
             episode: Some(1),
             guest_ms: 5,
         };
-        let silent = Evidence::Guest { why: "w".into() };
+        let silent = Evidence::Guest {
+            end: GuestEnd::Silent,
+            why: "w".into(),
+        };
         let mut findings = Findings::default();
         (findings.add(silent, &[], met, &setting, Some(&plan), None)).clone()
     }

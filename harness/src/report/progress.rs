@@ -246,9 +246,10 @@ impl knobrig_images::Progress for SetUp {
         let left = if fraction > 0.05 {
             Some(elapsed.mul_f64((1.0 - fraction.min(1.0)) / fraction))
         } else {
+            // One that has proved too short tells nothing.
             state
                 .estimate
-                .map(|estimate| estimate.saturating_sub(elapsed))
+                .and_then(|estimate| estimate.checked_sub(elapsed))
         };
         let left = left.map_or(String::new(), |left| format!(", {} left", human_time(left)));
         let line = format!(

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::interrupt::RunListens;
 use crate::judge::bandit::{self, Bandit, Novelty};
-use crate::judge::finding::{self, Evidence, Finding, Findings, GuestKind, Met, Setting};
+use crate::judge::finding::{self, Evidence, Finding, Findings, GuestEnd, GuestKind, Met, Setting};
 use crate::judge::oracle::{self, Collisions, result_text, step_text};
 use crate::judge::plan::{Plan, Points, Program, Shape, Spot, leaks, mix, plan};
 use crate::judge::record::Record;
@@ -645,12 +645,16 @@ impl<'a> Campaign<'a> {
         let why = loss.why();
         match loss {
             Loss::Reset(_) | Loss::Silent(_) if episode.is_some() => {
+                let end = match loss {
+                    Loss::Reset(_) => GuestEnd::Reset,
+                    _ => GuestEnd::Silent,
+                };
                 let met = Met {
                     guest,
                     episode,
                     guest_ms,
                 };
-                let key = self.found(vec![Evidence::Guest { why }], met)?;
+                let key = self.found(vec![Evidence::Guest { end, why }], met)?;
                 self.told(episodes, key.as_deref())?;
                 Ok(Ok(TurnEnd::Found))
             }

@@ -1,5 +1,6 @@
 //! Modules that can't be used: each told in a line, with the console's words and the right exit
-//! code. Small modules in C, built by the run itself.
+//! code. And such that take the guest along, of which nobody but the guest tells. Small modules in C,
+//! built by the run itself.
 
 use super::place::Place;
 
@@ -99,4 +100,50 @@ fn one_that_taints_is_told_and_run() {
                 kernel's own)";
     with_words(&stderr, line, "");
     place.assert_nothing_left();
+}
+
+/// Runs a module that, once its parameter was read, goes like this. The guest itself is the finding:
+/// its kernel says nothing.
+fn goes_without_a_word(name: &str, how: &str, title: &str) {
+    let place = Place::new();
+    let code = format!(
+        "#include <linux/smp.h>\n#include <asm/io.h>\nstatic bool used;\n\
+         static int get(char *buf, const struct kernel_param *param)\n{{\n\tused = true;\n\
+         \treturn sprintf(buf, \"1\\n\");\n}}\n\
+         static const struct kernel_param_ops ops = {{ .get = get }};\n\
+         module_param_cb(knob, &ops, NULL, 0444);\n\
+         static int __init begin(void)\n{{\n\treturn 0;\n}}\nmodule_init(begin);\n\
+         static void go(void *unused)\n{{\n\t{how}\n}}\n\
+         static void __exit end(void)\n{{\n\tif (used)\n\
+         \t\ton_each_cpu(go, NULL, 1);\n}}\n\
+         module_exit(end);\nMODULE_LICENSE(\"GPL\");"
+    );
+    let knob = format!(
+        "[[knob]]\nname = \"knob\"\npath = \"/sys/module/{name}/parameters/knob\"\nread = 16"
+    );
+    let (code, stdout, stderr) = run(&place, name, &code, &knob);
+    assert_eq!(code, Some(10), "{stdout}{stderr}");
+    let finding = place.json("findings/001/finding.json");
+    assert_eq!(
+        finding["oracles"],
+        serde_json::json!(["guest"]),
+        "{finding}"
+    );
+    assert_eq!(finding["title"], title, "{finding}");
+    place.assert_nothing_left();
+}
+
+#[test]
+fn one_that_resets_the_machine() {
+    // The chipset's reset register.
+    goes_without_a_word("resets", "outb(6, 0xcf9);", "guest reset without a word");
+}
+
+#[test]
+fn one_that_silences_the_machine() {
+    goes_without_a_word(
+        "silent",
+        "for (;;)\n\t\tasm volatile(\"cli; hlt\");",
+        "guest fell silent",
+    );
 }

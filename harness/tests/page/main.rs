@@ -6,7 +6,7 @@ mod browser;
 use std::path::{Path, PathBuf};
 
 use browser::Browser;
-use knobrig::judge::finding::{Evidence, Findings, Met, Setting};
+use knobrig::judge::finding::{Evidence, Findings, GuestEnd, Met, Setting};
 use knobrig::judge::summary::Summary;
 use knobrig::judge::timeline::{Bar, BarKind, Lane, LaneKind, Moment, Timeline};
 use knobrig::report::picture::html::{self, Shown};
@@ -84,6 +84,7 @@ fn page(dir: &Path) -> PathBuf {
     };
     let report = Box::new(knobrig_klog::parse(log.as_bytes()).remove(0));
     let silent = Evidence::Guest {
+        end: GuestEnd::Silent,
         why: "nothing came from it ".repeat(30),
     };
     let mut findings = Findings::default();

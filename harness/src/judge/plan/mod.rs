@@ -661,7 +661,11 @@ mod tests {
                 let released = steps.iter().any(
                     |step| matches!(step, Step::ReleaseGate { tag } if *tag == gate.tag),
                 );
-                prop_assert!(released || giver, "{:?}", plan);
+                prop_assert!(released, "{:?}", plan);
+                if plan.program == Some(Program::Elsewhere) {
+                    let other = actors.iter().find(|it| gate.who != Who::Actor(it.name.clone()));
+                    prop_assert_eq!(&gate.waiter, &other.map(|it| it.name.clone()), "{:?}", plan);
+                }
                 prop_assert_eq!(&plan.episode.under_test.last().map(String::as_str), &Some("mydrv"));
                 for check in &plan.checks {
                     prop_assert!(exists(&plan, check.place), "{:?}", check);

@@ -32,6 +32,7 @@ use super::process::{self, Tail};
 use super::qemu::{Accel, Descriptors, Machine, OURS, Qemu};
 use super::vcpu::{Gdb, Kind, Plugin, Vcpus};
 use crate::error::Error;
+use crate::judge::finding::GuestEnd;
 use crate::judge::record::Clocks;
 use crate::symbols::ModuleSymbols;
 use crate::target;
@@ -115,10 +116,8 @@ pub enum Happening {
 pub enum Loss {
     /// QEMU ended and said nothing of a kernel report: killed, or broken.
     Qemu(String),
-    /// The guest shut itself down or reset without a word.
-    Reset(String),
-    /// QEMU runs and nothing comes.
-    Silent(String),
+    /// The guest ended, and its kernel said nothing.
+    Wordless(GuestEnd, String),
     /// The device program ended. QEMU connects to another one, but until 8.1 it loses that
     /// connection for good where the driver had stopped the ring meanwhile (its
     /// `vhost_user_async_close` then doesn't listen again): such a guest is spent.
@@ -133,11 +132,9 @@ impl Loss {
     /// In words.
     pub fn why(&self) -> String {
         match self {
-            Self::Qemu(why)
-            | Self::Reset(why)
-            | Self::Silent(why)
-            | Self::Device(why)
-            | Self::Emulator(why) => why.clone(),
+            Self::Qemu(why) | Self::Wordless(_, why) | Self::Device(why) | Self::Emulator(why) => {
+                why.clone()
+            }
             Self::Rig(error) => error.to_string(),
         }
     }
@@ -399,12 +396,13 @@ impl Guest {
                 why = self.device.ended(), if !self.device_down => return Err(device_died(&why)),
                 () = tokio::time::sleep_until(wake) => {
                     if wake == silent_at {
-                        return Err(Loss::Silent(format!(
+                        let why = format!(
                             "nothing from the guest for {:?} while awaiting {what}; last line of its \
                              console: {}",
                             self.last_sign.elapsed(),
                             self.last_console
-                        )));
+                        );
+                        return Err(Loss::Wordless(GuestEnd::Silent, why));
                     }
                     return Err(Loss::Rig(Error::Deadline {
                         what: what.to_owned(),
@@ -468,10 +466,13 @@ impl Guest {
         };
         let said = self.stderr.text().await;
         match status {
-            Ok(status) if status.success() => Loss::Reset(format!(
-                "the guest reset or shut down without a report; last line of its console: {}",
-                self.last_console
-            )),
+            Ok(status) if status.success() => {
+                let why = format!(
+                    "the guest reset or shut down without a report; last line of its console: {}",
+                    self.last_console
+                );
+                Loss::Wordless(GuestEnd::Reset, why)
+            }
             Ok(status) => Loss::Qemu(format!("QEMU ended ({status}); it said: {said}")),
             Err(error) => Loss::Qemu(format!("QEMU can't be waited for: {error}")),
         }
@@ -510,9 +511,10 @@ impl Guest {
             Ok(Ok(())) => Ok(()),
             // The reader of QEMU's end tells better what happened.
             Ok(Err(_)) => Ok(()),
-            Err(_) => Err(Loss::Silent(format!(
-                "the agent took no message for {DO:?}"
-            ))),
+            Err(_) => {
+                let why = format!("the agent took no message for {DO:?}");
+                Err(Loss::Wordless(GuestEnd::Silent, why))
+            }
         }
     }
 

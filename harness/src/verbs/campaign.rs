@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::interrupt::RunListens;
 use crate::judge::bandit::{self, Bandit, Novelty};
-use crate::judge::finding::{self, Evidence, Finding, Findings, GuestEnd, GuestKind, Met, Setting};
+use crate::judge::finding::{self, Evidence, Finding, Findings, GuestKind, Met, Setting};
 use crate::judge::oracle::{self, Collisions, result_text, step_text};
 use crate::judge::plan::{Plan, Points, Program, Shape, Spot, leaks, mix, plan};
 use crate::judge::record::Record;
@@ -643,12 +643,8 @@ impl<'a> Campaign<'a> {
         loss: Loss,
     ) -> Result<Result<TurnEnd, String>, Error> {
         let why = loss.why();
-        match loss {
-            Loss::Reset(_) | Loss::Silent(_) if episode.is_some() => {
-                let end = match loss {
-                    Loss::Reset(_) => GuestEnd::Reset,
-                    _ => GuestEnd::Silent,
-                };
+        let event = match loss {
+            Loss::Wordless(end, why) if episode.is_some() => {
                 let met = Met {
                     guest,
                     episode,
@@ -656,42 +652,34 @@ impl<'a> Campaign<'a> {
                 };
                 let key = self.found(vec![Evidence::Guest { end, why }], met)?;
                 self.told(episodes, key.as_deref())?;
-                Ok(Ok(TurnEnd::Found))
-            }
-            Loss::Device(_) if self.summary.device_deaths < DEVICE_DEATHS => {
-                self.summary.device_deaths += 1;
-                self.tell(&Event::DeviceDied {
-                    guest,
-                    why: why.clone(),
-                })?;
-                Ok(Err(why))
-            }
-            Loss::Emulator(_) if self.summary.emulator_faults < EMULATOR_FAULTS => {
-                self.summary.emulator_faults += 1;
-                self.tell(&Event::EmulatorFault {
-                    guest,
-                    why: why.clone(),
-                })?;
-                Ok(Err(why))
+                return Ok(Ok(TurnEnd::Found));
             }
             Loss::Rig(error @ (Error::Target(_) | Error::File { .. } | Error::Machine(_))) => {
-                Err(error)
+                return Err(error);
             }
-            Loss::Reset(_)
-            | Loss::Silent(_)
+            Loss::Device(why) if self.summary.device_deaths < DEVICE_DEATHS => {
+                self.summary.device_deaths += 1;
+                Event::DeviceDied { guest, why }
+            }
+            Loss::Emulator(why) if self.summary.emulator_faults < EMULATOR_FAULTS => {
+                self.summary.emulator_faults += 1;
+                Event::EmulatorFault { guest, why }
+            }
+            Loss::Wordless(..)
             | Loss::Device(_)
             | Loss::Emulator(_)
             | Loss::Qemu(_)
             | Loss::Rig(_) => {
                 self.summary.lost += 1;
                 self.summary.lost_why = Some(why.clone());
-                self.tell(&Event::GuestLost {
+                Event::GuestLost {
                     guest,
                     why: why.clone(),
-                })?;
-                Ok(Err(why))
+                }
             }
-        }
+        };
+        self.tell(&event)?;
+        Ok(Err(why))
     }
 
     /// Episodes in one guest until the goal or a failure.

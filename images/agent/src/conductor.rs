@@ -160,10 +160,9 @@ fn hire(pool: &Arc<Pool>, run: &Run, parts: Range<usize>) -> Result<Hired, Condu
 
 /// Runs some parts side by side, until all have ended or the deadline; then tells who is stuck.
 fn phase(run: &Arc<Run>, hired: Hired) -> Vec<Stuck> {
-    let parts: Vec<_> = hired.iter().map(|(part, _)| *part).collect();
-    let tasks: Vec<_> = hired
+    let parts: Vec<_> = hired
         .iter()
-        .map(|(_, worker)| Arc::clone(&worker.task))
+        .map(|(part, worker)| (*part, Arc::clone(&worker.task)))
         .collect();
 
     let begun = Instant::now();
@@ -175,7 +174,7 @@ fn phase(run: &Arc<Run>, hired: Hired) -> Vec<Stuck> {
             part,
         }));
     }
-    let mut monitor = Monitor::new(run, tasks.clone());
+    let mut monitor = Monitor::new(run, &parts);
     loop {
         let watching = monitor.look(run);
         let left = deadline.saturating_sub(begun.elapsed());
@@ -188,15 +187,15 @@ fn phase(run: &Arc<Run>, hired: Hired) -> Vec<Stuck> {
     }
 
     let stuck_of = |loops: bool| {
-        let standing = parts.iter().zip(&tasks);
-        standing
-            .filter(|&(part, _)| (run.whom(*part) == For::Loop) == loops && !run.has_ended(*part))
+        parts
+            .iter()
+            .filter(|(part, _)| (run.whom(*part) == For::Loop) == loops && !run.has_ended(*part))
             .map(|(part, task)| run.stuck(*part, task))
             .collect::<Vec<_>>()
     };
     // Before they are told to stop: what they stand in is the evidence.
     let mut stuck = stuck_of(false);
-    if let Some(first) = parts.first() {
+    if let Some((first, _)) = parts.first() {
         run.scene.abandon(run.whom(*first));
     }
     let told = Instant::now();

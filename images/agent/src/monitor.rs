@@ -38,13 +38,30 @@ const PASSING: [&str; 8] = [
     "kernfs_remove",
 ];
 
-/// What was seen of each actor last.
+/// What was seen of each thread last.
 #[derive(Debug)]
 pub struct Monitor {
-    tasks: Vec<Arc<Task>>,
-    last: Vec<Option<Sleep>>,
+    watched: Vec<Watched>,
     /// Gates that are let go once somebody sleeps on, and weren't yet.
     waits: Vec<Wait>,
+}
+
+/// The thread of a part.
+#[derive(Debug)]
+struct Watched {
+    part: usize,
+    task: Arc<Task>,
+    last: Option<Sleep>,
+}
+
+impl Watched {
+    fn new((part, task): &(usize, Arc<Task>)) -> Self {
+        Self {
+            part: *part,
+            task: Arc::clone(task),
+            last: None,
+        }
+    }
 }
 
 /// A sleep.
@@ -71,29 +88,24 @@ impl Sleep {
 #[derive(Debug)]
 struct Wait {
     tag: String,
-    /// The number of the actor.
-    waiter: usize,
-    /// His sleep, since the gate holds somebody.
-    last: Option<Sleep>,
+    /// Seen since the gate holds somebody.
+    waiter: Watched,
 }
 
 impl Monitor {
-    /// For the threads of this run's actors, in their order, or of another part of it.
-    pub fn new(run: &Run, tasks: Vec<Arc<Task>>) -> Self {
-        let last = tasks.iter().map(|_| None).collect();
+    /// For some parts of a run that go side by side, and their threads.
+    pub fn new(run: &Run, parts: &[(usize, Arc<Task>)]) -> Self {
         let waits = run.episode.gates.iter().filter_map(|gate| {
-            let waiter = gate.waiter.as_deref()?;
-            let waiter = run.episode.actors.iter().position(|it| it.name == waiter)?;
-            (tasks.len() == run.episode.actors.len()).then(|| Wait {
+            let name = gate.waiter.as_deref()?;
+            let waiter = parts.iter().find(|(part, _)| run.name(*part) == name)?;
+            Some(Wait {
                 tag: gate.tag.clone(),
-                waiter,
-                last: None,
+                waiter: Watched::new(waiter),
             })
         });
         Self {
-            last,
+            watched: parts.iter().map(Watched::new).collect(),
             waits: waits.collect(),
-            tasks,
         }
     }
 
@@ -101,8 +113,9 @@ impl Monitor {
     pub fn look(&mut self, run: &Run) -> bool {
         self.let_go(run);
         let mut watching = !self.waits.is_empty();
-        for (actor, (task, last)) in self.tasks.iter().zip(&mut self.last).enumerate() {
-            let step = match run.standing(actor) {
+        for Watched { part, task, last } in &mut self.watched {
+            let part = *part;
+            let step = match run.standing(part) {
                 Standing::Settled => continue,
                 Standing::Between => {
                     watching = true;
@@ -112,14 +125,14 @@ impl Monitor {
             };
             let place = task.asleep();
             // The step may have ended, and the thread sleep elsewhere, since `standing` looked.
-            let still = run.standing(actor) == Standing::Inside(step);
+            let still = run.standing(part) == Standing::Inside(step);
             let Some(place) = place.filter(|_| still) else {
                 watching = true;
                 *last = None;
                 continue;
             };
             let sleep = Sleep::seen(step, place, last.take());
-            let needed = match run.rest(actor, step) {
+            let needed = match run.rest(part, step) {
                 Some(rest) if rest != sleep.place => LOOKS_ELSEWHERE,
                 Some(_) => LOOKS,
                 None => match PASSING.iter().any(|it| sleep.place.starts_with(it)) {
@@ -132,7 +145,7 @@ impl Monitor {
                 *last = Some(sleep);
             } else {
                 // Told by the teardown itself, it has ended, and the next step is to be looked for.
-                watching |= !run.settle(actor, step, sleep.place, now_ns());
+                watching |= !run.settle(part, step, sleep.place, now_ns());
             }
         }
         watching
@@ -141,17 +154,17 @@ impl Monitor {
     /// Lets gates go for whose hold somebody waits. Not sooner than he would have passed a place
     /// where the kernel waits for itself: one who was woken is on his way.
     fn let_go(&mut self, run: &Run) {
-        self.waits.retain_mut(|wait| {
-            if run.has_ended(wait.waiter) {
+        self.waits.retain_mut(|Wait { tag, waiter }| {
+            if run.has_ended(waiter.part) {
                 return false;
             }
-            if !run.scene.gate_holds_or_held(&wait.tag) {
+            if !run.scene.gate_holds_or_held(tag) {
                 return true;
             }
-            let (step, place) = (run.step(wait.waiter), self.tasks[wait.waiter].asleep());
-            wait.last = place.map(|place| Sleep::seen(step, place, wait.last.take()));
-            let sleeps_on = (wait.last.as_ref()).is_some_and(|it| it.looks >= LOOKS_PASSING);
-            !(sleeps_on && run.scene.release_gate(&wait.tag))
+            let (step, place) = (run.step(waiter.part), waiter.task.asleep());
+            waiter.last = place.map(|place| Sleep::seen(step, place, waiter.last.take()));
+            let sleeps_on = (waiter.last.as_ref()).is_some_and(|it| it.looks >= LOOKS_PASSING);
+            !(sleeps_on && run.scene.release_gate(tag))
         });
     }
 }

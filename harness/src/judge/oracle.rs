@@ -278,7 +278,7 @@ pub fn step_text_with(step: &Step, name: impl Fn(Slot) -> String) -> String {
             format!("poll {what}{}", name(*slot))
         }
         Step::Load { module, params } => format!("load {module} {params}").trim_end().to_owned(),
-        Step::Unload { module } => format!("unload {module}"),
+        Step::Unload { module, .. } => format!("unload {module}"),
         Step::WriteFile { path, data } => format!("write {:?} to {path}", data.trim_end()),
         Step::ReadFile { path } => format!("read {path}"),
         Step::Mkdir { path } => format!("mkdir {path}"),

@@ -34,6 +34,8 @@ pub use teardown::{Kind as TeardownKind, Teardown, Way};
 
 /// Version of the file format.
 pub const VERSION: u32 = 1;
+/// How long whoever takes a driver down outside of an episode tries to unload what is in use.
+const USED_FOR_A_MOMENT_MS: u64 = 2_000;
 
 /// What target files may include by name.
 const PIECES: &[(&str, &str)] = &[];
@@ -518,10 +520,11 @@ impl Chosen {
         loads.chain(self.target.up.iter().cloned()).collect()
     }
 
-    /// What takes it down again.
+    /// What takes it down again. The kernel itself may use a module for a moment after it came up.
     pub fn take_down_steps(&self) -> Vec<Step> {
         let unload = |module: &String| Step::Unload {
             module: module.clone(),
+            patience_ms: USED_FOR_A_MOMENT_MS,
         };
         let goes = &self.target.teardown.module;
         let mut modules: Vec<_> = self.modules().map(|module| &module.name).collect();

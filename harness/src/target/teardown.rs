@@ -147,9 +147,10 @@ impl Way {
             })
         };
         let mut acts = match self.kind {
-            Kind::Rmmod => vec![Act::Step(Step::Unload {
-                module: self.module.clone().ok_or("module")?,
-            })],
+            Kind::Rmmod => {
+                let module = self.module.as_ref().ok_or("module")?;
+                vec![Act::Step(Step::unload(module))]
+            }
             Kind::Unbind => {
                 let driver = self.driver.as_ref().ok_or("driver")?;
                 let device = self.device.as_ref().ok_or("device")?;

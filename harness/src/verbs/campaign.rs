@@ -923,9 +923,7 @@ impl<'a> Campaign<'a> {
     async fn clear(&mut self, guest: &mut Guest) -> Result<(), Loss> {
         let loaded = self.target.modules().filter(|module| !module.once);
         let mut steps: Vec<_> = loaded
-            .map(|module| Step::Unload {
-                module: module.name.clone(),
-            })
+            .map(|module| Step::unload(&module.name))
             .collect();
         steps.reverse();
         // What is gone already can't be unloaded.

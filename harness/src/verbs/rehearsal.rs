@@ -160,7 +160,7 @@ pub(super) async fn unload(
             return Ok(Some(bad));
         }
         let ret = outcomes.first().map_or(0, |outcome| outcome.ret);
-        let Step::Unload { module } = step else {
+        let Step::Unload { module, .. } = step else {
             continue;
         };
         if ret < 0 && ret != ENOENT {

@@ -149,11 +149,11 @@ impl Doer<'_> {
                 }
                 done
             }
-            Step::Unload { module } => {
-                let done = plain(|| {
-                    let name = c_string(module)?;
-                    delete_module(&name, OFlags::NONBLOCK.bits() as i32).map(|()| 0)
-                });
+            Step::Unload {
+                module,
+                patience_ms,
+            } => {
+                let done = plain(|| self.unload(module, Duration::from_millis(*patience_ms)));
                 if done.outcome.ret >= 0 {
                     module::unloaded(module);
                 }
@@ -316,6 +316,18 @@ impl Doer<'_> {
         }
     }
 
+    fn unload(&self, module: &str, patience: Duration) -> Result<i64> {
+        let name = c_string(module)?;
+        let flags = OFlags::NONBLOCK.bits() as i32;
+        let mut last = Ok(0);
+        let gone = self.wait_until(patience, || {
+            last = delete_module(&name, flags).map(|()| 0);
+            Ok(last != Err(Errno::WOULDBLOCK))
+        });
+        // Out of patience: what the kernel said, not that.
+        gone.and(last).or(last)
+    }
+
     /// The actor whose calls a function gate counts.
     fn gate_of(&self, tag: &str) -> Option<&str> {
         self.gates
@@ -328,7 +340,7 @@ impl Doer<'_> {
     }
 
     /// Looks again and again, until it is so or the time is over.
-    fn wait_until(&self, deadline: Duration, is_so: impl Fn() -> Result<bool>) -> Result<i64> {
+    fn wait_until(&self, deadline: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<i64> {
         let begun = Instant::now();
         let mut pause = LOOK_FIRST;
         while !is_so()? {

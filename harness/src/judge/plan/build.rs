@@ -243,9 +243,7 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn unload(&self) -> Step {
-        Step::Unload {
-            module: self.target.target.teardown.module.clone(),
-        }
+        Step::unload(&self.target.target.teardown.module)
     }
 
     /// What ends driver and module: what gives up what holds the module, then the unload.
@@ -283,34 +281,31 @@ impl<'a> Builder<'a> {
 
     fn unload_idle(&mut self, or: &[i64]) {
         let module = self.target.target.teardown.module.clone();
-        self.await_idle(&module, or);
-        let results = [0].into_iter().chain(or.iter().copied());
-        let expect = Expect::OneOf(results.collect());
-        let unload = self.unload();
-        self.after(unload, Rule::UnloadsAtZero, expect);
+        self.after_idle(module, or);
         self.check_gone();
     }
 
     /// In `after`: modules that others need go last, once nothing of theirs is in use.
     pub(super) fn unload_helpers(&mut self) {
         for module in self.helpers() {
-            self.await_idle(&module, &[]);
-            self.after(
-                Step::Unload { module },
-                Rule::UnloadsAtZero,
-                Expect::OneOf(vec![0]),
-            );
+            self.after_idle(module, &[]);
         }
     }
 
-    /// In `after`: nobody uses the module any more.
-    fn await_idle(&mut self, module: &str, or: &[i64]) {
-        let idle = Step::WaitText {
-            path: format!("/sys/module/{module}/refcnt"),
-            text: "0".into(),
-            deadline_ms: RELEASE_DEADLINE_MS,
+    /// In `after`: an unload that succeeds as soon as nobody uses the module. To wait for its count and
+    /// unload then would be too early where the kernel looks at a disk that has just come: it opens it
+    /// in between.
+    fn after_idle(&mut self, module: String, or: &[i64]) {
+        let results = [0].into_iter().chain(or.iter().copied());
+        let unload = Step::Unload {
+            module,
+            patience_ms: RELEASE_DEADLINE_MS,
         };
-        self.after(idle, Rule::UnloadsAtZero, Expect::OkOr(or.to_vec()));
+        self.after(
+            unload,
+            Rule::UnloadsAtZero,
+            Expect::OneOf(results.collect()),
+        );
     }
 
     /// Modules beside the teardown's, in the reverse order of their load.

@@ -20,7 +20,7 @@ impl Builder<'_> {
                 }
                 self.unload_at_zero();
                 for module in self.helpers() {
-                    let unload = Step::Unload { module };
+                    let unload = Step::unload(&module);
                     self.after(unload, Rule::Outlived, Expect::OneOf(vec![EWOULDBLOCK]));
                 }
                 self.give_back();

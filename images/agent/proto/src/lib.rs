@@ -12,7 +12,7 @@ pub use knobrig_lines::{BadLine, to_line};
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol. Either end refuses any other.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Name of the virtio-serial port, `/sys/class/virtio-ports/*/name` in the guest.
 pub const PORT: &str = "knobrig.agent";
 /// Where the initramfs keeps modules, as `NAME.ko`.
@@ -94,6 +94,9 @@ pub enum Step {
     Unload {
         /// The module's name.
         module: String,
+        /// While somebody uses the module (`EWOULDBLOCK`), how long it is tried again; 0 for one try.
+        #[serde(default, skip_serializing_if = "no_patience")]
+        patience_ms: u64,
     },
     /// Open, write, close: unbind, driver_override, sysctl.
     WriteFile {
@@ -211,6 +214,16 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// One try to unload a module.
+    pub fn unload(module: &str) -> Self {
+        Self::Unload {
+            module: module.to_owned(),
+            patience_ms: 0,
+        }
+    }
+}
+
 /// What a step came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
@@ -223,6 +236,10 @@ pub struct Outcome {
     /// What [`Step::ReadFile`] read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+}
+
+fn no_patience(ms: &u64) -> bool {
+    *ms == 0
 }
 
 /// How often an actor goes through its steps.

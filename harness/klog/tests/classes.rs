@@ -59,9 +59,11 @@ fn an_int3_of_code_that_was_overwritten() {
         );
         known(&log, Class::Trap, "int3 in __msecs_to_jiffies")
     };
-    let stale = trapped_at("0f <1f> 44 00 00");
+    // As QEMU 7.2 had it while the function was being hooked.
+    let log = include_str!("stale-int3.log");
+    let stale = known(log, Class::Trap, "int3 in __msecs_to_jiffies");
     assert!(stale.stale_code);
-    noted(&stale, "is 0f in memory");
+    noted(&stale, "is e8 in memory");
     assert!(!trapped_at("cc <1f> 44 00 00").stale_code);
 }
 

@@ -162,7 +162,7 @@ fn violation_key(violation: &Violation) -> String {
     let step = &violation.step;
     let mut key = match &violation.rule {
         // Which of the paths that go with the device is looked at first, is chance.
-        Some(rule @ Rule::KnobsFirst) => format!("rule {}", kebab(rule)),
+        Some(rule @ (Rule::KnobsFirst | Rule::EachKnobFirst)) => format!("rule {}", kebab(rule)),
         Some(rule) => format!("rule {} {step}", kebab(rule)),
         // What is waited for tells one endless teardown from another.
         None => match knobrig_klog::waits_in(&violation.detail) {

@@ -922,9 +922,7 @@ impl<'a> Campaign<'a> {
     /// An episode that was cut down may leave modules behind that the next one loads.
     async fn clear(&mut self, guest: &mut Guest) -> Result<(), Loss> {
         let loaded = self.target.modules().filter(|module| !module.once);
-        let mut steps: Vec<_> = loaded
-            .map(|module| Step::unload(&module.name))
-            .collect();
+        let mut steps: Vec<_> = loaded.map(|module| Step::unload(&module.name)).collect();
         steps.reverse();
         // What is gone already can't be unloaded.
         guest.run_steps(steps).await.map(drop)

@@ -340,7 +340,11 @@ impl Doer<'_> {
     }
 
     /// Looks again and again, until it is so or the time is over.
-    fn wait_until(&self, deadline: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<i64> {
+    fn wait_until(
+        &self,
+        deadline: Duration,
+        mut is_so: impl FnMut() -> Result<bool>,
+    ) -> Result<i64> {
         let begun = Instant::now();
         let mut pause = LOOK_FIRST;
         while !is_so()? {

@@ -8,16 +8,32 @@ use rand_chacha::ChaCha8Rng;
 
 use super::build::{Builder, GATE_DEADLINE_MS, SLOT, gateable};
 use super::{ENODEV, EWOULDBLOCK, Expect, Place, Rule, Then, When};
-use crate::target::{Knob, TeardownKind, Way};
+use crate::target::{AskingOp, Knob, KnobsFirst, TeardownKind, Way};
 
 /// The gate.
 const INSIDE: &str = "inside";
-/// Raised when it holds.
+/// Raised when it holds, and when the second one does where there is one.
 const HELD: &str = "held";
+/// Who stands inside another knob meanwhile, and the gate that holds him.
+const SECOND: &str = "second";
+/// His descriptor.
+const SECOND_SLOT: u32 = SLOT + 1;
+/// Raised when the first gate holds, where a second one is to.
+const FIRST_HELD: &str = "first-held";
 /// Raised when the teardown has come to rest.
 const AT_REST: &str = "at-rest";
+/// The teardown, let go from one knob, comes to the next within this.
+const NEXT_KNOB_MS: u64 = 1_000;
 
-impl Builder<'_> {
+/// Either side of the device's work on a request.
+fn any_point(rng: &mut ChaCha8Rng) -> Point {
+    match rng.random() {
+        true => Point::Seen,
+        false => Point::BeforeCompletion,
+    }
+}
+
+impl<'a> Builder<'a> {
     pub(super) fn gated(&mut self, rng: &mut ChaCha8Rng) {
         self.bring_up();
         let choices: Vec<_> = gateable(self.target).collect();
@@ -27,12 +43,7 @@ impl Builder<'_> {
         let Some(step) = Self::op(knob, op, SLOT) else {
             return;
         };
-        let points = [Point::Seen, Point::BeforeCompletion];
-        let point = *points.choose(rng).unwrap_or(&Point::BeforeCompletion);
-        self.gate(INSIDE, &knob.asks[&op], point, GATE_DEADLINE_MS);
-        let raise = Then::Raise(HELD.into());
-        self.react(When::Held(INSIDE.into()), [raise]);
-
+        self.gate(INSIDE, &knob.asks[&op], any_point(rng), GATE_DEADLINE_MS);
         let holder = self.actor("holder", false, Some(rng));
         let open = Self::open(knob, SLOT, false);
         self.act_checked(holder, open, Rule::OpSucceeds, Expect::OkOr(vec![]));
@@ -40,7 +51,15 @@ impl Builder<'_> {
         let inside = self.act_checked(holder, step, Rule::OpReturns, expect);
 
         if let Some(way) = self.other_way(knob, rng) {
+            self.raise_when_held(INSIDE, HELD);
             return self.gated_way(&way, knob, rng);
+        }
+        let pinned = self.target.pins(knob);
+        let outlasts = self.outlasts(knob);
+        let second = (self.another_of(knob, outlasts, rng))
+            .and_then(|(other, op)| Some((other, self.second_holder(other, op, rng)?)));
+        if second.is_none() {
+            self.raise_when_held(INSIDE, HELD);
         }
         let name = self.target.target.teardown.name.clone();
         let teardown = self.actor(&name, true, Some(rng));
@@ -49,7 +68,6 @@ impl Builder<'_> {
         let places: Vec<_> = (ending.into_iter())
             .map(|step| self.act(teardown, step))
             .collect();
-        let pinned = self.target.pins(knob);
         if self.target.lifetime.give_up.is_some() {
             self.expect(places[0], Rule::GivenUp, Expect::OkOr(vec![]));
         }
@@ -58,21 +76,31 @@ impl Builder<'_> {
             false => (Rule::UnloadsAtZero, 0),
         };
         self.expect(places[places.len() - 1], rule, Expect::OneOf(vec![result]));
-        match self.goes_last(knob) {
-            paths if paths.is_empty() || pinned => {
-                self.react(self.settled(places[0]), [Then::Release(INSIDE.into())]);
+        match (&second, outlasts) {
+            (Some((other, inside_too)), Some(rule)) => {
+                let next = (other.path.as_str(), *inside_too);
+                self.look_while_held(places[0], inside, Some(next), &rule.paths);
             }
-            paths => self.look_while_held(places[0], inside, paths),
+            (None, Some(rule)) if rule.knobs.len() == 1 => {
+                self.look_while_held(places[0], inside, None, &rule.paths);
+            }
+            _ => self.react(self.settled(places[0]), [Then::Release(INSIDE.into())]),
         }
 
         // Others on the knobs that pin nothing: they collide with the same teardown without
         // making its result depend on chance. They may not ask what the gate holds.
         let others: Vec<_> = (self.target.knobs())
             .filter(|other| !self.target.pins(other) && other.name != knob.name)
+            .filter(|other| (second.as_ref()).is_none_or(|(held, _)| held.name != other.name))
             .collect();
         let count = rng.random_range(0..=2);
         self.loopers(&others, count, rng);
-        self.after_the_hold(knob, pinned);
+        self.after_the_hold(knob, pinned, second.map(|(other, _)| other));
+    }
+
+    fn raise_when_held(&mut self, gate: &str, signal: &str) {
+        let raise = Then::Raise(signal.into());
+        self.react(When::Held(gate.into()), [raise]);
     }
 
     /// As often as by the unload, the driver ends in another way, if the target has one that goes
@@ -119,28 +147,79 @@ impl Builder<'_> {
         self.unload_helpers();
     }
 
-    /// Paths that are there as long as somebody is inside this knob.
-    fn goes_last(&self, knob: &Knob) -> Vec<String> {
-        match &self.target.target.rules.knobs_first {
-            Some(rule) if rule.knobs.contains(&knob.name) => rule.paths.clone(),
-            _ => Vec::new(),
-        }
+    /// What is there as long as somebody is inside this knob.
+    fn outlasts(&self, knob: &Knob) -> Option<&'a KnobsFirst> {
+        let rule = self.target.target.rules.knobs_first.as_ref();
+        rule.filter(|rule| rule.knobs.contains(&knob.name) && !self.target.pins(knob))
     }
 
-    /// A witness looks while the teardown waits; the gate lets go after that.
-    fn look_while_held(&mut self, teardown: Place, inside: Place, paths: Vec<String>) {
+    /// Every other time, another knob of the rule that can be held, too: a driver that leaves both of
+    /// them looks to who is inside one just like a driver that leaves that one.
+    fn another_of(
+        &self,
+        knob: &Knob,
+        rule: Option<&KnobsFirst>,
+        rng: &mut ChaCha8Rng,
+    ) -> Option<(&'a Knob, AskingOp)> {
+        let rule = rule?;
+        let others: Vec<_> = gateable(self.target)
+            .filter(|(other, _)| rule.knobs.contains(&other.name) && other.name != knob.name)
+            .filter(|(other, _)| !self.target.pins(other))
+            .collect();
+        let chosen = others.choose(rng).copied();
+        chosen.filter(|_| rng.random())
+    }
+
+    /// Once the first gate holds, another thread is held inside another knob. Gives its op's place.
+    fn second_holder(&mut self, knob: &Knob, op: AskingOp, rng: &mut ChaCha8Rng) -> Option<Place> {
+        let step = Self::op(knob, op, SECOND_SLOT)?;
+        self.gate(SECOND, &knob.asks[&op], any_point(rng), GATE_DEADLINE_MS);
+        self.raise_when_held(INSIDE, FIRST_HELD);
+        self.raise_when_held(SECOND, HELD);
+        let second = self.actor(SECOND, false, Some(rng));
+        self.await_signal(second, FIRST_HELD);
+        let open = Self::open(knob, SECOND_SLOT, false);
+        self.act_checked(second, open, Rule::OpSucceeds, Expect::OkOr(vec![]));
+        let expect = Expect::OkOr(vec![ENODEV]);
+        Some(self.act_checked(second, step, Rule::OpReturns, expect))
+    }
+
+    /// A witness looks while the teardown waits, and the gate lets go after that. Where there is a
+    /// second one inside a knob, that is let go when the teardown has come to it and the witness
+    /// has looked again.
+    fn look_while_held(
+        &mut self,
+        teardown: Place,
+        inside: Place,
+        next: Option<(&str, Place)>,
+        paths: &[String],
+    ) {
         self.react(self.settled(teardown), [Then::Raise(AT_REST.into())]);
         let witness = self.actor("witness", true, None);
         self.await_signal(witness, AT_REST);
-        let mut last = teardown;
-        for path in paths {
-            let step = Step::Exists { path };
-            last = self.act_checked(witness, step, Rule::KnobsFirst, Expect::OkWhile(inside));
+        self.look(witness, Rule::KnobsFirst, inside, paths, INSIDE);
+        if let Some((path, inside_too)) = next {
+            let wait = Step::WaitPath {
+                path: path.into(),
+                present: false,
+                deadline_ms: NEXT_KNOB_MS,
+            };
+            self.act(witness, wait);
+            self.look(witness, Rule::EachKnobFirst, inside_too, paths, SECOND);
         }
-        self.react(self.settled(last), [Then::Release(INSIDE.into())]);
     }
 
-    fn after_the_hold(&mut self, knob: &Knob, pinned: bool) {
+    fn look(&mut self, witness: usize, rule: Rule, inside: Place, paths: &[String], gate: &str) {
+        for (index, path) in paths.iter().enumerate() {
+            let step = Step::Exists { path: path.clone() };
+            let place = self.act_checked(witness, step, rule, Expect::OkWhile(inside));
+            if index + 1 == paths.len() {
+                self.react(self.settled(place), [Then::Release(gate.into())]);
+            }
+        }
+    }
+
+    fn after_the_hold(&mut self, knob: &Knob, pinned: bool, second: Option<&Knob>) {
         let given_up = self.target.lifetime.give_up.is_some();
         if pinned {
             self.check_count(1);
@@ -155,6 +234,10 @@ impl Builder<'_> {
             self.check_gone();
             self.ops_find_it_gone(knob, SLOT);
             self.close(SLOT);
+        }
+        if let Some(second) = second {
+            self.ops_find_it_gone(second, SECOND_SLOT);
+            self.close(SECOND_SLOT);
         }
         self.unload_helpers();
     }

@@ -173,6 +173,8 @@ pub enum Rule {
     UnloadsAtZero,
     /// A knob with a callback inside goes before the object that it belongs to.
     KnobsFirst,
+    /// So does the last of several knobs, when the others have gone.
+    EachKnobFirst,
     /// Unbinding succeeds, whoever has a knob open.
     Unbinds,
     /// Nothing of the driver is left in sysfs and /dev.
@@ -212,6 +214,7 @@ impl Rule {
             Self::GivenUp => "the user can give the object up, from inside its own attribute",
             Self::UnloadsAtZero => "rmmod succeeds at count zero",
             Self::KnobsFirst => "the knobs go before the object, and wait for who is inside",
+            Self::EachKnobFirst => "so does the last of them, when the others have gone",
             Self::Unbinds => "unbind succeeds, whoever has a knob open",
             Self::PathsGone => "afterwards nothing of it is in sysfs and /dev",
             Self::NothingLeft => "nor in the kernel's lists of modules, interrupts, memory",
@@ -553,7 +556,7 @@ mod tests {
         #[test]
         fn a_gated_teardown_waits_for_the_gate(seed: u64, number in 1u64..1_000_000) {
             let plan = plan(&chosen("drained"), &Points::default(), seed, number, &[Shape::Gated]);
-            let tag = plan.gates[0].tag.clone();
+            let tag = plan.gates.last().expect("there is one").tag.clone();
             let raised: Vec<_> = (plan.reactions.iter())
                 .filter(|reaction| reaction.when == When::Held(tag.clone()))
                 .flat_map(|reaction| &reaction.then)

@@ -278,10 +278,7 @@ async fn try_file(guest: &mut Guest, target: &Chosen, path: &str, mode: u32) -> 
         return Ok(file);
     }
     let module = target.target.teardown.module.clone();
-    let steps = vec![
-        open(readable, writable && !readable),
-        Step::unload(&module),
-    ];
+    let steps = vec![open(readable, writable && !readable), Step::unload(&module)];
     let outcomes = guest.run_steps(steps).await?;
     let opened = first(&outcomes) >= 0;
     file.pins = opened

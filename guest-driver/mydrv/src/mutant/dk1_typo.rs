@@ -4,9 +4,9 @@
 //! Removing a file that isn't there fails without a word, so dk0's myknob1 stays until the
 //! deletion of dk0 takes it along. See `knobs_left` for what that means today.
 //!
-//! What should be seen, with `drained`, while a read is held inside myknob1 and rmmod waits for
-//! it: /dev/dk0 is gone, although the knob still runs. A read held inside myknob0 shows
-//! nothing.
+//! What should be seen, with `drained`, while an op is held inside each knob: rmmod waits for the
+//! one in myknob0, and /dev/dk0 is there. When that one has gone on, /dev/dk0 is gone, although
+//! myknob1 still runs.
 
 use crate::dk0::Dk0;
 use crate::rules::Rules;

@@ -7,9 +7,9 @@
 //! begun by then. Its file in /dev is gone, it has left its bus and its parent's list, and the
 //! knobs' callbacks run on in a device that is being deleted.
 //!
-//! What should be seen, with `drained`, while a read is held inside a knob and rmmod waits for
-//! it: /dev/dk0 is gone, although the knob still runs. Right is that knobs go first: they have
-//! gone and /dev/dk0 is still there.
+//! What should be seen, with `drained`, while an op is held inside each knob and rmmod waits:
+//! /dev/dk0 is gone, although both knobs still run. Right is that knobs go first, and /dev/dk0 is
+//! there as long as somebody is inside one.
 
 use crate::rules::Rules;
 

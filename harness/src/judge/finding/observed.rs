@@ -55,13 +55,5 @@ fn two_mutants_have_two_keys() {
         }
     }
     let shared: Vec<_> = owners.into_values().filter(|it| it.len() > 1).collect();
-    // Whoever stands inside myknob1 sees the same of both: dk0 goes before the knob. That the other
-    // knob had gone in time shows only to one who stood inside that.
-    assert_eq!(
-        shared,
-        [BTreeSet::from([
-            "dk1-typo".to_owned(),
-            "knobs-left".to_owned()
-        ])]
-    );
+    assert!(shared.is_empty(), "{shared:?}");
 }

@@ -118,7 +118,7 @@ pub enum Error {
         after: Duration,
     },
     /// Packages are missing and may not be installed by this user.
-    #[error("missing Debian packages: {}; run: sudo apt-get install {}", .0.join(" "), .0.join(" "))]
+    #[error("missing Debian packages, and no right to install them; as root, run: apt-get install {}", .0.join(" "))]
     Packages(Vec<String>),
     /// The kernel's source can't be had.
     #[error("no kernel source: {0}")]

@@ -111,8 +111,8 @@ pub fn prepare(
     wanted: &Wanted,
     progress: &dyn Progress,
 ) -> Result<Prepared, Error> {
-    let qemu = qemu(progress)?;
     let cache = Cache::open(None)?;
+    let qemu = packages(&cache, &wanted.kernel, progress)?;
     let (kernel, first) = kernel(&cache, &wanted.kernel, progress)?;
     let programs = knobrig_images::ensure_programs(progress)?;
     let mut modules = Vec::new();
@@ -359,15 +359,28 @@ fn module_file(
     Ok(knobrig_images::plain_module(cache, path)?)
 }
 
-/// Finds QEMU, or installs the package that has it.
-fn qemu(progress: &dyn Progress) -> Result<Qemu, Error> {
-    match Qemu::find() {
-        Ok(qemu) => Ok(qemu),
-        Err(missing) => {
-            knobrig_images::ensure_packages(&[knobrig_images::Need::qemu()], progress)
-                .map_err(|why| Error::Machine(format!("{missing} ({why})")))?;
-            Qemu::find()
-        }
+/// Installs the packages that are missing for QEMU and, where a kernel is to be built, for that: all
+/// at once, so that who may not install any is told of all. Gives QEMU.
+fn packages(cache: &Cache, kernel: &KernelChoice, progress: &dyn Progress) -> Result<Qemu, Error> {
+    let found = Qemu::find();
+    let mut needs = Vec::new();
+    if found.is_err() {
+        needs.push(knobrig_images::Need::qemu());
+    }
+    if let KernelChoice::Built(request) = kernel
+        && knobrig_images::find_kernel(cache, request)?.is_none()
+    {
+        needs.push(knobrig_images::Need::kernel());
+    }
+    if needs.is_empty() {
+        return found;
+    }
+    match (knobrig_images::ensure_packages(&needs, progress), found) {
+        (Ok(()), Ok(qemu)) => Ok(qemu),
+        (Ok(()), Err(_)) => Qemu::find(),
+        (Err(why @ knobrig_images::Error::Packages(_)), _) | (Err(why), Ok(_)) => Err(why.into()),
+        // No apt here at all.
+        (Err(why), Err(missing)) => Err(Error::Machine(format!("{missing} ({why})"))),
     }
 }
 

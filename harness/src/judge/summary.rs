@@ -120,9 +120,12 @@ pub struct Summary {
     pub seed: u64,
     /// Wall time from the command's start to its end, in milliseconds.
     pub wall_ms: u64,
+    /// Of that, what came before the first guest: packages, kernel, modules.
+    #[serde(default)]
+    pub set_up_ms: u64,
     /// Wall time in which guests ran episodes, in milliseconds.
     pub episodes_ms: u64,
-    /// Wall time from the start of the first guest to its first op, in milliseconds.
+    /// Wall time from the start of the first guest to the end of its first episode, in milliseconds.
     pub first_episode_ms: Option<u64>,
     /// Guests booted.
     pub guests: u64,

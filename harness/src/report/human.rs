@@ -8,9 +8,13 @@ use super::progress::human_time;
 use crate::judge::summary::{Explored, Pct, Summary, Totals};
 use crate::schedule::pct::Promise;
 
+/// A set-up that takes less is not worth a line.
+const TOLD_SET_UP_MS: u64 = 2_000;
+
 /// The answer in a line.
 pub fn answer(summary: &Summary) -> String {
-    let time = human_time(Duration::from_millis(summary.wall_ms));
+    let ran_ms = summary.wall_ms.saturating_sub(summary.set_up_ms);
+    let time = human_time(Duration::from_millis(ran_ms));
     let episodes = summary.episodes();
     let answer = match summary.findings.len() {
         0 if summary.interrupted => "interrupted: no finding so far".to_owned(),
@@ -84,6 +88,10 @@ pub fn summary(summary: &Summary, dir: &Path) -> String {
         format!(", first episode after {:.1} s", ms as f64 / 1000.0)
     });
     let _ = writeln!(text, "  rate       {:.1} episodes/s{first}", summary.rate());
+    if summary.set_up_ms >= TOLD_SET_UP_MS {
+        let time = human_time(Duration::from_millis(summary.set_up_ms));
+        let _ = writeln!(text, "  set-up     {time} before that");
+    }
     let _ = writeln!(text, "  guests     {}", guests(summary));
     let _ = writeln!(text, "  seed       {}", summary.seed);
     let _ = writeln!(text, "  kept in    {}", dir.display());

@@ -324,6 +324,8 @@ enum TurnEnd {
 /// A campaign under way.
 pub(super) struct Campaign<'a> {
     started: std::time::Instant,
+    /// How long set-up took from then on.
+    set_up: std::time::Duration,
     target: &'a Chosen,
     /// The target with what only a guest knows, once a guest has told.
     whole: Option<Chosen>,
@@ -386,15 +388,21 @@ impl<'a> Campaign<'a> {
             cpus: settings.cpus,
             memory_mib: settings.memory_mib,
         })?;
+        let set_up = started.elapsed();
+        let summary = Summary {
+            set_up_ms: set_up.as_millis() as u64,
+            ..blank(target, settings.seed)
+        };
         Ok(Self {
             started,
+            set_up,
             target,
             whole: None,
             setting,
             recipe: recipe(target, prepared, &settings, &dir),
             files: prepared.files.clone(),
             links: Links::new(&settings.source_url, &prepared.kernel.release),
-            summary: blank(target, settings.seed),
+            summary,
             findings: Findings::default(),
             plans: BTreeMap::new(),
             records: BTreeMap::new(),
@@ -415,6 +423,7 @@ impl<'a> Campaign<'a> {
         self.wall_before_ms = before.wall_ms;
         self.summary = Summary {
             interrupted: false,
+            set_up_ms: before.set_up_ms + self.summary.set_up_ms,
             ..before
         };
         Ok(())
@@ -777,9 +786,10 @@ impl<'a> Campaign<'a> {
                     return Ok(Ok(TurnEnd::Found));
                 }
             };
+            let since_set_up = self.started.elapsed().saturating_sub(self.set_up);
             self.summary
                 .first_episode_ms
-                .get_or_insert_with(|| self.started.elapsed().as_millis() as u64);
+                .get_or_insert(since_set_up.as_millis() as u64);
             let surveyed = (plan.shape == Shape::Survey).then_some(plan.program.as_ref());
             if let Some(program) = surveyed.flatten() {
                 let points = episodes.surveyed(program, &whole.report.passes);

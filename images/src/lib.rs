@@ -39,7 +39,7 @@ pub use kernel::{GIVEN, Kernel, KernelRequest, ensure_kernel, find_kernel};
 pub use modinfo::{ModInfo, modinfo, needed_modules, plain_module};
 pub use module::{Module, ensure_module, module_of_dir};
 pub use names::{name_kernel, named_kernel};
-pub use packages::{Need, ensure_packages, missing_packages};
+pub use packages::{BROWSERS, Need, ensure_packages, missing_packages};
 pub use programs::{Programs, ensure_plugin, ensure_programs};
 pub use progress::Progress;
 pub use show::{Clean, Entry, Freed, clean, list};

@@ -18,6 +18,8 @@ use crate::run::{Run, Stream};
 use crate::source::RUST_FROM;
 use crate::toolchain::Toolchain;
 
+/// Where a module's sources are copied to, beside its file.
+const SOURCES: &str = "src";
 /// Version of the build's rules.
 const VERSION: u32 = 1;
 const BUILD: Duration = Duration::from_secs(1800);
@@ -35,6 +37,13 @@ pub struct Module {
     pub debug: PathBuf,
     /// The kernel that it fits.
     pub kernel: String,
+}
+
+impl Module {
+    /// The copy of its sources that it was built in, whose paths its debug sections have.
+    pub fn copied_to(&self) -> PathBuf {
+        self.path.with_file_name(SOURCES)
+    }
 }
 
 /// Finds a module for a kernel, or builds it.
@@ -102,7 +111,7 @@ pub fn ensure_module(
     );
     // What an interrupted build left is a few seconds of work.
     remove(&place)?;
-    let source = place.join("src");
+    let source = place.join(SOURCES);
     copy(&dir, &source)?;
     let toolchain = Toolchain::find()?;
     let build = Build {

@@ -25,6 +25,15 @@ const TOOLS: [&str; 9] = [
     "xz-utils",
 ];
 
+/// By what names browsers go that know `--headless`.
+pub const BROWSERS: [&str; 5] = [
+    "chromium-headless-shell",
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+];
+
 /// What a package is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need(What);
@@ -33,6 +42,7 @@ pub struct Need(What);
 enum What {
     Qemu,
     Kernel,
+    Browser,
 }
 
 impl Need {
@@ -46,8 +56,23 @@ impl Need {
         Self(What::Kernel)
     }
 
+    /// A browser without a window, for the tests of pages.
+    pub fn browser() -> Self {
+        Self(What::Browser)
+    }
+
+    /// Programs of which one is enough, whoever installed it.
+    fn programs(self) -> &'static [&'static str] {
+        match self.0 {
+            What::Qemu => &["qemu-system-x86_64"],
+            What::Kernel => &[],
+            What::Browser => &BROWSERS,
+        }
+    }
+
     fn packages(self, llvm: u32) -> Vec<String> {
         match self.0 {
+            What::Browser => vec!["chromium-headless-shell".to_owned()],
             What::Qemu => vec!["qemu-system-x86".to_owned()],
             What::Kernel => llvm_packages(llvm)
                 .into_iter()
@@ -100,7 +125,7 @@ fn missing(needs: &[Need]) -> Result<Vec<String>, Error> {
     let llvm = llvm_release(&installed)?;
     let mut missing = Vec::new();
     for need in needs {
-        if need.0 == What::Qemu && on_path("qemu-system-x86_64") {
+        if need.programs().iter().any(|program| on_path(program)) {
             continue;
         }
         for package in need.packages(llvm) {
@@ -112,7 +137,6 @@ fn missing(needs: &[Need]) -> Result<Vec<String>, Error> {
     Ok(missing)
 }
 
-/// A QEMU of the user's own counts.
 fn on_path(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))

@@ -33,7 +33,7 @@ use super::qemu::{Accel, Descriptors, Machine, OURS, Qemu};
 use super::vcpu::{Gdb, Kind, Plugin, Vcpus};
 use crate::error::Error;
 use crate::judge::finding::GuestEnd;
-use crate::judge::record::Clocks;
+use crate::judge::record::{Clocks, LogClock};
 use crate::symbols::ModuleSymbols;
 use crate::target;
 
@@ -177,8 +177,7 @@ pub struct Guest {
     console_open: bool,
     last_sign: Instant,
     clocks: Clocks,
-    last_marker: Option<(String, u64)>,
-    log_ahead_ns: Option<i64>,
+    log_clock: LogClock,
     last_console: String,
     next_do: u64,
     /// Uptime in the agent's last heartbeat or hello, in milliseconds.
@@ -361,8 +360,7 @@ impl Guest {
             console_open: true,
             last_sign: Instant::now(),
             clocks: Clocks::default(),
-            last_marker: None,
-            log_ahead_ns: None,
+            log_clock: LogClock::default(),
             last_console: String::new(),
             next_do: 1,
             uptime_ms: 0,
@@ -445,7 +443,9 @@ impl Guest {
             })),
             Heard::ReportBegins => Ok(Some(Happening::ReportBegins)),
             Heard::Marker(line, time_us) => {
-                self.last_marker = time_us.map(|time_us| (line.clone(), time_us));
+                if let Some(time_us) = time_us {
+                    self.log_clock.logged(&line, time_us);
+                }
                 Ok(Some(Happening::Marker(line)))
             }
             Heard::ConsoleLine(line) => {
@@ -483,21 +483,14 @@ impl Guest {
         self.clocks
     }
 
-    /// The step that put a marker into the log began at `began_ns`: if that marker was the last
-    /// one, the log's clock is known.
+    /// The step that put a marker into the log began at `began_ns`.
     pub fn marked(&mut self, marker: &str, began_ns: u64) {
-        if let Some((line, time_us)) = &self.last_marker
-            && line == marker
-        {
-            let log_ns = i64::try_from(time_us.saturating_mul(1000)).ok();
-            let began_ns = i64::try_from(began_ns).ok();
-            self.log_ahead_ns = log_ns.zip(began_ns).map(|(log, began)| log - began);
-        }
+        self.log_clock.written(marker, began_ns);
     }
 
     /// How far the kernel log's clock is ahead of `CLOCK_MONOTONIC`.
     pub fn log_ahead_ns(&self) -> Option<i64> {
-        self.log_ahead_ns
+        self.log_clock.ahead_ns()
     }
 
     /// Sends the agent a message.

@@ -1,5 +1,7 @@
 //! What an episode in fact did, by the guest's clock: the base of a finding's timeline.
 
+use std::collections::VecDeque;
+
 use dk_control::Event;
 use knobrig_proto::{EpisodeReport, Rest};
 use knobrig_vcpu_proto::Ordered;
@@ -73,6 +75,56 @@ pub struct Seen {
     pub event: Event,
 }
 
+/// What lies between the guest's clock and its kernel log's: the same markers by either. The agent
+/// tells of an episode's marker when that is over, the console when it comes to it.
+#[derive(Clone, Debug, Default)]
+pub struct LogClock {
+    written: VecDeque<(String, u64)>,
+    logged: VecDeque<(String, u64)>,
+    ahead_ns: Option<i64>,
+}
+
+/// Markers that a [`LogClock`] keeps of either kind; a console is episodes behind at times.
+const MARKERS: usize = 64;
+
+impl LogClock {
+    /// A marker was written at this time of the guest's, in nanoseconds.
+    pub fn written(&mut self, marker: &str, ns: u64) {
+        keep(&mut self.written, marker, ns);
+        self.compare(marker);
+    }
+
+    /// The log has a marker at this time of its own, in microseconds.
+    pub fn logged(&mut self, marker: &str, us: u64) {
+        keep(&mut self.logged, marker, us);
+        self.compare(marker);
+    }
+
+    /// How far the log's clock is ahead, if a marker is known by both.
+    pub fn ahead_ns(&self) -> Option<i64> {
+        self.ahead_ns
+    }
+
+    fn compare(&mut self, marker: &str) {
+        let of = |markers: &VecDeque<(String, u64)>| {
+            let found = markers.iter().rfind(|(name, _)| name == marker);
+            found.map(|(_, time)| *time)
+        };
+        if let (Some(ns), Some(us)) = (of(&self.written), of(&self.logged)) {
+            let log_ns = us.checked_mul(1000).and_then(|ns| i64::try_from(ns).ok());
+            let apart = log_ns.zip(i64::try_from(ns).ok());
+            self.ahead_ns = apart.map(|(log, ns)| log - ns).or(self.ahead_ns);
+        }
+    }
+}
+
+fn keep(markers: &mut VecDeque<(String, u64)>, marker: &str, time: u64) {
+    if markers.len() == MARKERS {
+        markers.pop_front();
+    }
+    markers.push_back((marker.to_owned(), time));
+}
+
 /// What lies between the guest's clock and the host's.
 ///
 /// A message that says when it was sent came at least as much later as it was under way: the least
@@ -98,6 +150,20 @@ impl Clocks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_marker_that_both_know_tells_the_log_s_clock() {
+        let mut clock = LogClock::default();
+        clock.written("episode 1", 5_000);
+        clock.logged("episode 0", 1);
+        assert_eq!(clock.ahead_ns(), None);
+        clock.written("episode 2", 9_000);
+        // The console is an episode behind.
+        clock.logged("episode 1", 7);
+        assert_eq!(clock.ahead_ns(), Some(2_000));
+        clock.logged("episode 2", 12);
+        assert_eq!(clock.ahead_ns(), Some(3_000));
+    }
 
     #[test]
     fn the_quickest_message_tells_the_difference() {

@@ -318,7 +318,8 @@ fn points(plan: &Plan, record: &Record) -> Vec<Span> {
     .collect()
 }
 
-/// The object's life, where the kernel says when it was made and freed.
+/// The object's life, as far as the kernel says when it was made and freed: it doesn't keep both of
+/// every object.
 fn object(report: &Report, record: &Record) -> Option<(String, LaneKind, Vec<Span>)> {
     let object = report.object.as_ref()?;
     let time = |role| record.of_log(report.stack(role)?.time_us?);
@@ -329,28 +330,30 @@ fn object(report: &Report, record: &Record) -> Option<(String, LaneKind, Vec<Spa
             .find(|frame| frame.module.is_some() && !frame.function.is_empty());
         Some(own?.function.clone())
     };
-    let made = time(Role::Alloc)?;
+    let made = time(Role::Alloc);
     let freed = time(Role::Free);
+    made.or(freed)?;
     let says = |what: &str, role| match by(role) {
         Some(function) => format!("{what} by {function}"),
         None => what.to_owned(),
     };
-    let mut spans = vec![Span {
-        from: made,
+    let alive = made.map(|from| Span {
+        from,
         to: freed,
         kind: BarKind::Alive,
         says: says("made", Role::Alloc),
         result: None,
         failed: false,
-    }];
-    spans.extend(freed.map(|from| Span {
+    });
+    let gone = freed.map(|from| Span {
         from,
         to: None,
         kind: BarKind::Freed,
         says: says("freed", Role::Free),
         result: None,
         failed: true,
-    }));
+    });
+    let spans = alive.into_iter().chain(gone).collect();
     let cache = object.cache.clone().unwrap_or_else(|| "memory".into());
     let name = match object.size {
         Some(size) => format!("{size} bytes of {cache}"),

@@ -30,6 +30,8 @@ pub struct Files {
     vmlinux: Option<PathBuf>,
     /// By the kernel's name of the module.
     modules: BTreeMap<String, PathBuf>,
+    /// Beginnings of paths, and what a person knows the same directory by.
+    sources: Vec<(String, String)>,
 }
 
 impl Files {
@@ -46,6 +48,7 @@ impl Files {
         let mut files = Self {
             vmlinux: vmlinux.map(Path::to_path_buf),
             modules: BTreeMap::new(),
+            sources: Vec::new(),
         };
         for path in modules {
             let before = files.modules.len();
@@ -70,6 +73,19 @@ impl Files {
     pub fn with_module(mut self, name: &str, path: &Path) -> Self {
         self.modules
             .insert(name.replace('-', "_"), path.to_path_buf());
+        self
+    }
+
+    /// A module was built in a copy of its sources: paths in it are told as those of the sources, below
+    /// the current directory without that.
+    #[must_use]
+    pub fn with_sources(mut self, copy: &Path, own: &Path) -> Self {
+        let own = own.canonicalize().unwrap_or_else(|_| own.to_path_buf());
+        let here = std::env::current_dir().ok();
+        let near = here.and_then(|here| own.strip_prefix(here).ok());
+        let own = near.unwrap_or(&own);
+        let dir = |path: &Path| path.join("").display().to_string();
+        self.sources.push((dir(copy), dir(own)));
         self
     }
 
@@ -210,16 +226,20 @@ impl Symbolizer {
         frames
     }
 
-    /// Takes off where the kernel's tree lay.
+    /// Takes off where the kernel's tree lay, and puts a module's sources where they are.
     fn shorten<'a>(&mut self, lines: impl IntoIterator<Item = &'a mut String>) {
         let mut lines = lines.into_iter().peekable();
-        if lines.peek().is_some()
-            && let Some(root) = self.kernel().and_then(image::Lines::root)
-        {
-            for line in lines {
-                if let Some(short) = line.strip_prefix(&root) {
-                    *line = short.to_owned();
-                }
+        if lines.peek().is_none() {
+            return;
+        }
+        let root = self.kernel().and_then(image::Lines::root);
+        let kernel = root.map(|root| (root, String::new()));
+        let places: Vec<_> = kernel.iter().chain(&self.files.sources).collect();
+        for line in lines {
+            let moved = (places.iter())
+                .find_map(|(from, to)| Some(format!("{to}{}", line.strip_prefix(from.as_str())?)));
+            if let Some(moved) = moved {
+                *line = moved;
             }
         }
     }

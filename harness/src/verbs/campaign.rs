@@ -781,6 +781,7 @@ impl<'a> Campaign<'a> {
                         collisions,
                     });
                     self.records.insert(episode, *record);
+                    self.date(of, guest);
                     let key = self.found(vec![Evidence::Kernel { report }], met(of, begun))?;
                     self.told(episodes, key.as_deref())?;
                     return Ok(Ok(TurnEnd::Found));
@@ -860,6 +861,7 @@ impl<'a> Campaign<'a> {
                 }
                 continue;
             }
+            self.date(Some(episode), guest);
             let key = self.found(evidence, met(Some(episode), at))?;
             self.told(episodes, key.as_deref())?;
             return Ok(Ok(TurnEnd::Found));
@@ -872,6 +874,7 @@ impl<'a> Campaign<'a> {
                 begun,
             })) => {
                 let guest_ms = begun.duration_since(first).as_millis() as u64;
+                self.date(episode, guest);
                 self.found(
                     vec![Evidence::Kernel { report }],
                     Met {
@@ -884,6 +887,14 @@ impl<'a> Campaign<'a> {
             }
             Ok(_) => Ok(Ok(TurnEnd::Goal)),
             Err(loss) => Ok(Err(loss)),
+        }
+    }
+
+    /// The log's clock may have become known only after an episode that it tells of.
+    fn date(&mut self, episode: Option<u64>, guest: &Guest) {
+        let record = episode.and_then(|episode| self.records.get_mut(&episode));
+        if let Some(record) = record {
+            record.log_ahead_ns = record.log_ahead_ns.or(guest.log_ahead_ns());
         }
     }
 

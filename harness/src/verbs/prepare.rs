@@ -126,7 +126,8 @@ pub fn prepare(
         let path = match dir {
             Some(dir) => {
                 let built = knobrig_images::ensure_module(&cache, &kernel, &dir, progress)?;
-                files = files.with_module(&module.name, &built.debug);
+                files = (files.with_module(&module.name, &built.debug))
+                    .with_sources(&built.copied_to(), &dir);
                 built.path
             }
             None => module_file(&cache, target, module, &kernel)?,

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use knobrig_images::Variant;
+use knobrig_images::{Need, Progress, Variant};
 
 use super::prepare::{self, Wanted};
 use crate::cli::{AccelChoice, TestArgs};
@@ -18,7 +18,12 @@ use crate::target::Chosen;
 pub fn run(arguments: &TestArgs) -> Result<Exit, Error> {
     let target = Chosen::find("mydrv", None, None)?;
     let wanted = Wanted::pinned(Variant::Kasan, AccelChoice::Auto);
-    prepare::prepare(&target, &wanted, &SetUp::new())?;
+    let progress = SetUp::new();
+    prepare::prepare(&target, &wanted, &progress)?;
+    if let Err(why) = knobrig_images::ensure_packages(&[Need::browser()], &progress) {
+        // All else is tested without one.
+        progress.say(&format!("no browser looks at a run's page: {why}"));
+    }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(&cargo)
         .args(["test", "--workspace"])

@@ -12,20 +12,11 @@ use serde_json::{Value, json};
 
 /// Longest wait for an answer; a browser on a loaded machine takes seconds to start.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// By what names browsers go that speak the protocol.
-const NAMES: [&str; 5] = [
-    "chromium",
-    "chromium-headless-shell",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-];
-
 /// The browser that this machine has.
 pub(crate) fn find() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let dirs: Vec<_> = std::env::split_paths(&path).collect();
-    let all = NAMES
+    let all = knobrig_images::BROWSERS
         .iter()
         .flat_map(|name| dirs.iter().map(move |dir| dir.join(name)));
     all.into_iter().find(|program| program.is_file())

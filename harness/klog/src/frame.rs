@@ -188,6 +188,7 @@ fn plain(line: &str) -> Option<Frame> {
 
 /// `0xffffffffc0201234` alone: code that no symbol covers.
 fn bare_address(text: &str) -> Option<String> {
+    let text = text.trim_start();
     let word = text.split_whitespace().next()?;
     let hex = word.strip_prefix("0x")?;
     let rest = text[word.len()..].trim();
@@ -447,6 +448,7 @@ mod tests {
             "R10: 0000000000000000 R11: 0",
             " <TASK>",
             "hello world",
+            "\u{a0}0xxBUG[\u{fffd}",
         ] {
             assert_eq!(parse(text), None, "{text}");
         }

@@ -9,12 +9,11 @@ use dk_control::{Command, Counters, Event, Gate, Numbered, Reply};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::lines::Lines;
-use super::process::{self, Tail};
+use super::process::{self, Process, Tail};
 use crate::error::Error;
 
 /// The program starts in milliseconds; a loaded machine gets this long.
@@ -27,7 +26,7 @@ type Waiting = Arc<Mutex<Option<std::collections::HashMap<u64, oneshot::Sender<R
 
 /// The running device program.
 pub struct Device {
-    child: Child,
+    child: Process,
     stderr: Tail,
     writer: OwnedWriteHalf,
     waiting: Waiting,
@@ -103,7 +102,7 @@ impl DeviceProgram {
 }
 
 /// Connects once the program listens. Polling a path costs nothing beside starting a program.
-async fn connect(path: &Path, child: &mut Child, stderr: &mut Tail) -> Result<UnixStream, Error> {
+async fn connect(path: &Path, child: &mut Process, stderr: &mut Tail) -> Result<UnixStream, Error> {
     let end = Instant::now() + START;
     loop {
         let error = match UnixStream::connect(path).await {

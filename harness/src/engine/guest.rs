@@ -20,7 +20,6 @@ use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::process::Child;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
@@ -28,7 +27,7 @@ use super::device::{Device, DeviceProgram};
 use super::lines::Lines;
 use super::monitor::Monitor;
 use super::plugs::Plugs;
-use super::process::{self, Tail};
+use super::process::{self, Process, Tail};
 use super::qemu::{Accel, Descriptors, Machine, OURS, Qemu};
 use super::vcpu::{Gdb, Kind, Plugin, Vcpus};
 use crate::error::Error;
@@ -157,7 +156,7 @@ pub enum BootFailure {
 
 /// A running guest.
 pub struct Guest {
-    qemu: Child,
+    qemu: Process,
     stderr: Tail,
     device: Device,
     program: DeviceProgram,
@@ -675,7 +674,7 @@ fn boot_grace(uptime_ms: u64) -> Duration {
 }
 
 /// Until the plugin has said hello QEMU waits, and a QEMU that can't load it says why.
-async fn greet(socket: UnixStream, qemu: &mut Child, stderr: &mut Tail) -> Result<Plugin, Error> {
+async fn greet(socket: UnixStream, qemu: &mut Process, stderr: &mut Tail) -> Result<Plugin, Error> {
     match Plugin::greet(socket).await {
         Ok(plugin) => Ok(plugin),
         Err(error) => {

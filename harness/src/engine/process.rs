@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
@@ -15,6 +15,11 @@ use crate::error::Error;
 const KEPT: usize = 4096;
 /// A child that has ended has closed its stderr, unless a child of its own holds it.
 const CLOSE: Duration = Duration::from_secs(1);
+
+/// A process that is killed ends within this; QEMU gives half a gigabyte back first.
+const DIE: Duration = Duration::from_secs(1);
+/// How often that is looked for.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// The end of what a child says on its stderr, read as it comes so that the child never waits.
 pub(crate) struct Tail(Option<JoinHandle<String>>);
@@ -47,10 +52,40 @@ async fn read_tail<R: AsyncRead + Unpin>(mut stream: R) -> String {
     String::from_utf8_lossy(&text).trim().to_owned()
 }
 
+/// A child that is gone, and waited for, when its handle is dropped: a parent that takes over orphans
+/// and waits for none, as the first process of many a container, would keep it as a zombie.
+#[derive(Debug)]
+pub(crate) struct Process(Child);
+
+impl std::ops::Deref for Process {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Process {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Fails if it has ended, which is as well.
+        let _ = self.0.start_kill();
+        let end = Instant::now() + DIE;
+        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < end {
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
 /// Starts a child that gets SIGKILL when the harness dies, whatever it dies of, and when its
 /// handle is dropped. The runtime is single-threaded, so the thread that forks, to which the
 /// kernel ties the death signal, lives as long as the process.
-pub(crate) fn spawn(command: &mut Command, program: &Path) -> Result<Child, Error> {
+pub(crate) fn spawn(command: &mut Command, program: &Path) -> Result<Process, Error> {
     let parent = rustix::process::getpid();
     let die_with_parent = move || {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
@@ -60,15 +95,13 @@ pub(crate) fn spawn(command: &mut Command, program: &Path) -> Result<Child, Erro
         }
         Ok(())
     };
-    command
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .process_group(0);
+    command.stdin(Stdio::null()).process_group(0);
     // SAFETY: between fork and exec the closure makes two system calls and touches no memory
     // that another thread of the parent could hold a lock on.
     unsafe { command.pre_exec(die_with_parent) };
-    command.spawn().map_err(|source| Error::Spawn {
+    let child = command.spawn().map_err(|source| Error::Spawn {
         program: program.to_owned(),
         source,
-    })
+    })?;
+    Ok(Process(child))
 }

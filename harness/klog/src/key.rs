@@ -146,15 +146,14 @@ fn freed_in(stack: &Stack) -> Option<String> {
         .frames
         .iter()
         .rposition(|it| RELEASE.has(&it.function));
-    first_in(&stack.frames[by_count.map_or(0, |at| at + 1)..])
+    let frame = first_in(&stack.frames[by_count.map_or(0, |at| at + 1)..]);
+    frame.map(|it| it.function.clone())
 }
 
 /// The first function in a module that means something, else the first of any.
-pub(crate) fn first_in(frames: &[Frame]) -> Option<String> {
+pub(crate) fn first_in(frames: &[Frame]) -> Option<&Frame> {
     let own = frames.iter().filter(|frame| frame.module.is_some());
-    guilty_of(own, &[&COMMON])
-        .or_else(|| guilty_of(frames.iter(), &[&COMMON]))
-        .map(|frame| frame.function.clone())
+    guilty_of(own, &[&COMMON]).or_else(|| guilty_of(frames.iter(), &[&COMMON]))
 }
 
 /// Give back a reference, and release what had none left (lib/kobject.c, drivers/base/core.c,

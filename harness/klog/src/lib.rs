@@ -71,9 +71,28 @@ pub fn readable(text: &str) -> String {
     out
 }
 
-/// The function that a thread waits in, by its stack as `/proc/PID/stack` prints it: the first in a
-/// module, else the first that says more than that it waits.
-pub fn waits_in(stack: &str) -> Option<String> {
+/// What a thread waits in: the first function of its stack in a module, else the first that says more
+/// than that it waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// The function.
+    pub function: String,
+    /// It is a module's.
+    pub in_module: bool,
+}
+
+impl Waits {
+    fn of(frames: &[Frame]) -> Option<Self> {
+        let frame = key::first_in(frames)?;
+        Some(Self {
+            function: frame.function.clone(),
+            in_module: frame.module.is_some(),
+        })
+    }
+}
+
+/// What a thread waits in, by its stack as `/proc/PID/stack` prints it.
+pub fn waits_in(stack: &str) -> Option<Waits> {
     let lines = stack.lines().map(|line| line.trim_start_matches("[<0>]"));
     let frames: Vec<Frame> = lines
         .filter_map(|line| match frame::parse(line)? {
@@ -81,7 +100,18 @@ pub fn waits_in(stack: &str) -> Option<String> {
             frame::FrameLine::From(both) => Some(both.0),
         })
         .collect();
-    key::first_in(&frames)
+    Waits::of(&frames)
+}
+
+impl Report {
+    /// What a task waits in that the kernel says hangs.
+    pub fn waits_in(&self) -> Option<Waits> {
+        let hangs = self.class == Class::HungTask;
+        let stack = self.stack(Role::Fault).filter(|_| hangs)?;
+        // As the kernel prints it, whoever has looked its lines up since.
+        let frames: Vec<_> = (stack.frames.iter().filter(|it| !it.inlined).cloned()).collect();
+        Waits::of(&frames)
+    }
 }
 
 /// All reports of a whole console text, in the order they begin.
@@ -100,12 +130,13 @@ mod tests {
             [<0>] __kernfs_remove+0x390/0x620\n\
             [<0>] mydrv_remove+0x42/0x60 [mydrv]\n\
             [<0>] __x64_sys_delete_module+0x254/0x320\n";
-        assert_eq!(super::waits_in(stack).as_deref(), Some("mydrv_remove"));
+        let waits = |stack: &str| super::waits_in(stack).map(|it| (it.function, it.in_module));
+        assert_eq!(waits(stack), Some(("mydrv_remove".into(), true)));
         let kernel = stack
             .replace(" [mydrv]", "")
             .replace("mydrv_remove", "driver_detach");
-        assert_eq!(super::waits_in(&kernel).as_deref(), Some("kernfs_drain"));
-        assert_eq!(super::waits_in("no stack"), None);
+        assert_eq!(waits(&kernel), Some(("kernfs_drain".into(), false)));
+        assert_eq!(waits("no stack"), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 
 use dk_control::{Event, Suspicion};
-use knobrig_klog::Report;
+use knobrig_klog::{Report, Waits};
 use serde::{Deserialize, Serialize};
 
 use super::oracle::{How, Violation};
@@ -15,6 +15,8 @@ use super::reproducer;
 
 /// Version of finding.json. Version 1 had the episode in itself.
 pub const VERSION: u32 = 2;
+/// What all failures share in which something pins less than it should.
+const PINS_TOO_LITTLE: &str = "rule counts: what should pin the module does not";
 /// Other titles that a finding keeps.
 const MOST_TITLES: usize = 16;
 
@@ -155,7 +157,20 @@ pub fn evidence(
 }
 
 fn kernel_key(report: &Report) -> String {
-    format!("kernel {}", report.key)
+    match report.waits_in().filter(|it| it.in_module) {
+        // Whether the kernel says so first, or whoever waited for it, is chance.
+        Some(waits) => hang_key("", &waits),
+        None => format!("kernel {}", report.key),
+    }
+}
+
+/// What is waited for tells one endless teardown from another; in a driver's own function that is
+/// enough, whoever waits.
+fn hang_key(step: &str, waits: &Waits) -> String {
+    match waits.in_module {
+        true => format!("liveness in {}", waits.function),
+        false => format!("liveness {step} in {}", waits.function),
+    }
 }
 
 fn violation_key(violation: &Violation) -> String {
@@ -163,10 +178,14 @@ fn violation_key(violation: &Violation) -> String {
     let mut key = match &violation.rule {
         // Which of the paths that go with the device is looked at first, is chance.
         Some(rule @ (Rule::KnobsFirst | Rule::EachKnobFirst)) => format!("rule {}", kebab(rule)),
+        // Whether the count is looked at first, or tried, is chance.
+        Some(Rule::RefusedWhilePinned) if violation.how == Some(How::NotRefused) => {
+            return PINS_TOO_LITTLE.into();
+        }
+        Some(Rule::Counts) if violation.how == Some(How::TooFew) => return PINS_TOO_LITTLE.into(),
         Some(rule) => format!("rule {} {step}", kebab(rule)),
-        // What is waited for tells one endless teardown from another.
         None => match knobrig_klog::waits_in(&violation.detail) {
-            Some(function) => format!("liveness {step} in {function}"),
+            Some(waits) => hang_key(step, &waits),
             None => format!("liveness {step}"),
         },
     };
@@ -524,7 +543,7 @@ mod tests {
         };
         let drain = stuck("[<0>] kernfs_drain+0x1/0x2\n[<0>] mydrv_exit+0x1/0x2 [mydrv]");
         let release = stuck("[<0>] wait_for_releases+0x1/0x2 [mydrv]\n");
-        assert_eq!(drain.key(), "liveness unload mydrv in mydrv_exit");
+        assert_eq!(drain.key(), "liveness in mydrv_exit");
         assert_ne!(drain.key(), release.key());
     }
 
@@ -538,7 +557,7 @@ mod tests {
         };
         assert_eq!(key(None), "rule counts read refcnt");
         assert_eq!(key(Some(How::TooMany)), "rule counts read refcnt: too many");
-        assert_eq!(key(Some(How::TooFew)), "rule counts read refcnt: too few");
+        assert_eq!(key(Some(How::TooFew)), PINS_TOO_LITTLE);
         assert_eq!(
             key(Some(How::NotRefused)),
             "rule counts read refcnt: not refused"

@@ -60,15 +60,13 @@ pub fn news<'a>(before: &str, after: &'a str) -> Vec<(char, u32, &'a str)> {
 
 /// Whether a new file is one that reaches a driver: not what the kernel's core makes for everybody.
 pub fn is_knob(kind: char, path: &str) -> bool {
-    const CORE: [&str; 8] = [
+    const CORE: [&str; 6] = [
         "/sys/module/",
         "/sys/bus/",
         "/sys/kernel/slab/",
         "/sys/kernel/debug/tracing/",
         "/sys/kernel/tracing/",
         "/sys/kernel/btf/",
-        "/sys/kernel/irq/",
-        "/proc/irq/",
     ];
     const NAMES: [&str; 7] = [
         "uevent",
@@ -82,8 +80,15 @@ pub fn is_knob(kind: char, path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     matches!(kind, 'f' | 'c' | 'b')
         && !CORE.iter().any(|core| path.starts_with(core))
+        && !is_of_an_interrupt(path)
         && !NAMES.contains(&name)
         && !path.contains("/power/")
+}
+
+/// Whether a path has the number of an interrupt: the kernel chooses it anew each time.
+pub fn is_of_an_interrupt(path: &str) -> bool {
+    let tables = ["/proc/irq/", "/sys/kernel/irq/"];
+    tables.iter().any(|table| path.starts_with(table)) || path.contains("/msi_irqs/")
 }
 
 /// The uppermost of these paths: what is below a new directory came with it.
@@ -401,6 +406,7 @@ mod tests {
             ('f', "/sys/devices/x/uevent", false),
             ('f', "/sys/devices/x/power/control", false),
             ('f', "/sys/module/x/refcnt", false),
+            ('f', "/sys/devices/x/msi_irqs/26", false),
             ('l', "/sys/class/x/x0", false),
         ] {
             assert_eq!(is_knob(kind, path), is, "{path}");

@@ -18,7 +18,7 @@ use crate::judge::oracle::result_text;
 use crate::judge::plan::EWOULDBLOCK;
 use crate::report::dir::RunDir;
 use crate::report::progress::{Goal, SetUp};
-use crate::target::draft::{File, Seen, is_knob, news, uppermost};
+use crate::target::draft::{File, Seen, is_knob, is_of_an_interrupt, news, uppermost};
 use crate::target::{Chosen, Device};
 
 /// Where a driver's files are looked for.
@@ -193,7 +193,8 @@ async fn watch(
         news(&before, &left).into_iter().map(|it| it.2).collect();
     let went = new.iter().filter(|(.., path)| !left.contains(path));
     let went = went.filter(|(kind, _, path)| {
-        *kind != 'l' && !path.starts_with("/sys/module/") && !path.starts_with("/sys/kernel/slab")
+        let core = ["/sys/module/", "/sys/kernel/slab"];
+        *kind != 'l' && !core.iter().any(|core| path.starts_with(core)) && !is_of_an_interrupt(path)
     });
     let gone = uppermost(went.map(|it| it.2)).into_iter();
     seen.gone = gone.take(MOST_FILES).map(str::to_owned).collect();

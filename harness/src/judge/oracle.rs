@@ -181,6 +181,13 @@ fn liveness(plan: &Plan, stuck: &Stuck) -> Violation {
             .position(|actor| actor.name == name)
             .map(|actor| Place::Actor(actor, stuck.step)),
     };
+    let whole_ms = plan.episode.deadline_ms;
+    let deadline_ms = match place {
+        Some(Place::Actor(actor, _)) if plan.episode.actors[actor].teardown => {
+            (plan.episode.step_deadline_ms).map_or(whole_ms, |step_ms| step_ms.min(whole_ms))
+        }
+        _ => whole_ms,
+    };
     let step = place.and_then(|place| step_at(plan, place));
     let refused =
         (plan.checks.iter()).any(|check| Some(check.place) == place && is_refusal(&check.expect));
@@ -188,9 +195,8 @@ fn liveness(plan: &Plan, stuck: &Stuck) -> Violation {
         rule: None,
         step: step.map_or_else(|| stuck.actor.clone(), step_text),
         detail: format!(
-            "{} did not return within {} ms (state {}):\n{}",
+            "{} did not return within {deadline_ms} ms (state {}):\n{}",
             stuck.actor,
-            plan.episode.deadline_ms,
             stuck.state,
             stuck.stack.trim_end()
         ),

@@ -178,6 +178,8 @@ fn phase(run: &Arc<Run>, hired: Hired) -> Vec<Stuck> {
     loop {
         let watching = monitor.look(run);
         let left = deadline.saturating_sub(begun.elapsed());
+        let steps_left = run.steps_left(parts.iter().map(|(part, _)| *part));
+        let left = left.min(steps_left.unwrap_or(left));
         if run.await_ends(if watching { left.min(LOOK_EVERY) } else { left }) {
             return Vec::new();
         }
@@ -202,4 +204,54 @@ fn phase(run: &Arc<Run>, hired: Hired) -> Vec<Stuck> {
     while !run.await_ends(GRACE.saturating_sub(told.elapsed())) && told.elapsed() < GRACE {}
     stuck.extend(stuck_of(true));
     stuck
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use knobrig_proto::{Actor, Priority, Repeat, Step};
+
+    fn sleeper(name: &str, teardown: bool, us: u32) -> Actor {
+        Actor {
+            name: name.into(),
+            cpu: 0,
+            priority: Priority::Usual,
+            teardown,
+            steps: vec![Step::Nap { us }],
+            repeat: Repeat::Once,
+            missed_pause_us: 0,
+        }
+    }
+
+    /// The actors that are told as stuck.
+    fn stuck(actors: Vec<Actor>, step_deadline_ms: Option<u64>) -> Vec<String> {
+        let episode = Episode {
+            id: 1,
+            before: Vec::new(),
+            actors,
+            after: Vec::new(),
+            deadline_ms: 600_000,
+            step_deadline_ms,
+            under_test: Vec::new(),
+            gates: Vec::new(),
+            survey: Vec::new(),
+            rests: Vec::new(),
+            threads: false,
+        };
+        let outbox = Arc::new(Outbox::default());
+        let pool = Pool::new().expect("the CPUs are known");
+        let run = Arc::new(Run::new(episode, Arc::clone(&outbox)));
+        let report = Conductor::new(&pool, &outbox).conduct(&run);
+        let stuck = report.expect("threads start").stuck.into_iter();
+        stuck.map(|it| it.actor).collect()
+    }
+
+    #[test]
+    fn a_step_of_a_teardown_has_a_deadline_of_its_own() {
+        let hour = 3_600_000_000;
+        let moment = 20_000;
+        assert_eq!(stuck(vec![sleeper("down", true, hour)], Some(10)), ["down"]);
+        let quick = vec![sleeper("down", true, 1), sleeper("op", false, moment)];
+        assert!(stuck(quick, Some(10)).is_empty());
+    }
 }

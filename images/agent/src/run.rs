@@ -9,6 +9,7 @@ use knobrig_proto::{
     Repeat, Step, Stuck,
 };
 
+use crate::clock::now_ns;
 use crate::gates::in_vain;
 use crate::lock;
 use crate::outbox::Outbox;
@@ -58,6 +59,8 @@ struct Part {
     rounds: AtomicU64,
     /// The step it is at.
     step: AtomicUsize,
+    /// When that one began, by the agent's clock: a teardown's only.
+    step_began: AtomicU64,
     /// In the first round: twice the step's number before it, one more inside of it.
     watch: AtomicUsize,
     /// Steps told as settled.
@@ -141,6 +144,22 @@ impl Run {
         self.parts[part].step.load(Ordering::Relaxed)
     }
 
+    /// How long the steps of these parts may still take, if that is bounded.
+    pub fn steps_left(&self, parts: impl Iterator<Item = usize>) -> Option<Duration> {
+        let longest = Duration::from_millis(self.episode.step_deadline_ms?);
+        let now = now_ns();
+        let teardowns = parts.filter(|part| {
+            let actor = self.episode.actors.get(*part);
+            actor.is_some_and(|actor| actor.teardown) && !self.has_ended(*part)
+        });
+        let spent = teardowns.filter_map(|part| {
+            let began = self.parts[part].step_began.load(Ordering::Relaxed);
+            // Not at its first step yet.
+            (began > 0).then(|| Duration::from_nanos(now.saturating_sub(began)))
+        });
+        Some(longest.saturating_sub(spent.max().unwrap_or_default()))
+    }
+
     /// Whether a part has ended.
     pub fn has_ended(&self, part: usize) -> bool {
         self.parts[part].ended.load(Ordering::Acquire)
@@ -222,6 +241,7 @@ impl Run {
                 }
                 mine.step.store(at, Ordering::Relaxed);
                 if actor.teardown {
+                    mine.step_began.store(now_ns(), Ordering::Relaxed);
                     self.stage.note_all(part, at);
                     if first {
                         mine.watch.store(at * 2 + 1, Ordering::SeqCst);

@@ -22,6 +22,8 @@ const SPIN_US: u32 = 3_000;
 const SPINNER_US: u32 = 1_000;
 /// Beyond the loops' own time: what they stand in when it is over.
 const GRACE_MS: u64 = 10_000;
+/// A step that waits for its own deadline tells so itself.
+const STEP_GRACE_MS: u64 = 1_000;
 /// Actor of the time that loops without a teardown have.
 const TIMER: &str = "timer";
 
@@ -112,6 +114,7 @@ impl Builder<'_> {
         }
         let rounds = rounds as u64;
         self.plan.episode.deadline_ms = rounds * 2 * way.deadline_ms + GRACE_MS;
+        self.plan.episode.step_deadline_ms = Some(way.deadline_ms + STEP_GRACE_MS);
         actor
     }
 

@@ -183,10 +183,8 @@ fn liveness(plan: &Plan, stuck: &Stuck) -> Violation {
     };
     let whole_ms = plan.episode.deadline_ms;
     let deadline_ms = match place {
-        Some(Place::Actor(actor, _)) if plan.episode.actors[actor].teardown => {
-            (plan.episode.step_deadline_ms).map_or(whole_ms, |step_ms| step_ms.min(whole_ms))
-        }
-        _ => whole_ms,
+        Some(Place::Actor(actor, _)) if !plan.episode.actors[actor].teardown => whole_ms,
+        _ => (plan.episode.call_deadline_ms).map_or(whole_ms, |call_ms| call_ms.min(whole_ms)),
     };
     let step = place.and_then(|place| step_at(plan, place));
     let refused =

@@ -178,8 +178,8 @@ fn phase(run: &Arc<Run>, hired: Hired) -> Vec<Stuck> {
     loop {
         let watching = monitor.look(run);
         let left = deadline.saturating_sub(begun.elapsed());
-        let steps_left = run.steps_left(parts.iter().map(|(part, _)| *part));
-        let left = left.min(steps_left.unwrap_or(left));
+        let calls_left = run.calls_left(parts.iter().map(|(part, _)| *part));
+        let left = left.min(calls_left.unwrap_or(left));
         if run.await_ends(if watching { left.min(LOOK_EVERY) } else { left }) {
             return Vec::new();
         }
@@ -224,14 +224,14 @@ mod tests {
     }
 
     /// The actors that are told as stuck.
-    fn stuck(actors: Vec<Actor>, step_deadline_ms: Option<u64>) -> Vec<String> {
+    fn stuck(actors: Vec<Actor>, call_deadline_ms: Option<u64>) -> Vec<String> {
         let episode = Episode {
             id: 1,
             before: Vec::new(),
             actors,
             after: Vec::new(),
             deadline_ms: 600_000,
-            step_deadline_ms,
+            call_deadline_ms,
             under_test: Vec::new(),
             gates: Vec::new(),
             survey: Vec::new(),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_a_teardown_has_a_deadline_of_its_own() {
+    fn a_call_of_a_teardown_has_a_deadline_of_its_own() {
         let hour = 3_600_000_000;
         let moment = 20_000;
         assert_eq!(stuck(vec![sleeper("down", true, hour)], Some(10)), ["down"]);

@@ -59,8 +59,8 @@ struct Part {
     rounds: AtomicU64,
     /// The step it is at.
     step: AtomicUsize,
-    /// When that one began, by the agent's clock: a teardown's only.
-    step_began: AtomicU64,
+    /// When its latest call began, by the agent's clock; 0 before the first.
+    call_began: AtomicU64,
     /// In the first round: twice the step's number before it, one more inside of it.
     watch: AtomicUsize,
     /// Steps told as settled.
@@ -144,17 +144,16 @@ impl Run {
         self.parts[part].step.load(Ordering::Relaxed)
     }
 
-    /// How long the steps of these parts may still take, if that is bounded.
-    pub fn steps_left(&self, parts: impl Iterator<Item = usize>) -> Option<Duration> {
-        let longest = Duration::from_millis(self.episode.step_deadline_ms?);
+    /// How long the calls of these parts may still take, if that is bounded.
+    pub fn calls_left(&self, parts: impl Iterator<Item = usize>) -> Option<Duration> {
+        let longest = Duration::from_millis(self.episode.call_deadline_ms?);
         let now = now_ns();
-        let teardowns = parts.filter(|part| {
+        let bounded = parts.filter(|part| {
             let actor = self.episode.actors.get(*part);
-            actor.is_some_and(|actor| actor.teardown) && !self.has_ended(*part)
+            actor.is_none_or(|actor| actor.teardown) && !self.has_ended(*part)
         });
-        let spent = teardowns.filter_map(|part| {
-            let began = self.parts[part].step_began.load(Ordering::Relaxed);
-            // Not at its first step yet.
+        let spent = bounded.filter_map(|part| {
+            let began = self.parts[part].call_began.load(Ordering::Relaxed);
             (began > 0).then(|| Duration::from_nanos(now.saturating_sub(began)))
         });
         Some(longest.saturating_sub(spent.max().unwrap_or_default()))
@@ -228,6 +227,7 @@ impl Run {
             gates: &self.episode.gates,
             stage: Some((&self.stage, part)),
             whom,
+            call_began: &mine.call_began,
             buf,
         };
         let mut first = true;
@@ -241,7 +241,6 @@ impl Run {
                 }
                 mine.step.store(at, Ordering::Relaxed);
                 if actor.teardown {
-                    mine.step_began.store(now_ns(), Ordering::Relaxed);
                     self.stage.note_all(part, at);
                     if first {
                         mine.watch.store(at * 2 + 1, Ordering::SeqCst);
@@ -277,6 +276,7 @@ impl Run {
             gates: &self.episode.gates,
             stage: None,
             whom,
+            call_began: &mine.call_began,
             buf,
         };
         for (at, step) in steps.iter().enumerate() {

@@ -2,6 +2,7 @@
 
 use std::io::BufReader;
 use std::io::Read;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -217,6 +218,8 @@ impl Job for DoJob {
             gates: &[],
             stage: None,
             whom: For::Once,
+            // Nobody waits for these by the call.
+            call_began: &AtomicU64::new(0),
             buf,
         };
         self.outcomes = self

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use knobrig_proto::{FunctionGate, MODULE_DIR, Outcome, Step, Who};
@@ -45,6 +46,8 @@ pub struct Doer<'a> {
     pub gates: &'a [FunctionGate],
     /// How long it is to go on.
     pub whom: For,
+    /// Where it tells when its latest call began.
+    pub call_began: &'a AtomicU64,
     /// Its read buffer, kept between steps and episodes.
     pub buf: &'a mut Vec<u8>,
 }
@@ -63,6 +66,7 @@ type Result<T> = std::result::Result<T, Errno>;
 impl Doer<'_> {
     /// Does a step.
     pub fn perform(&mut self, step: &Step) -> Done {
+        self.call_begins();
         match step {
             Step::Open {
                 path,
@@ -339,6 +343,10 @@ impl Doer<'_> {
             })
     }
 
+    fn call_begins(&self) {
+        self.call_began.store(now_ns(), Ordering::Relaxed);
+    }
+
     /// Looks again and again, until it is so or the time is over.
     fn wait_until(
         &self,
@@ -348,6 +356,7 @@ impl Doer<'_> {
         let begun = Instant::now();
         let mut pause = LOOK_FIRST;
         while !is_so()? {
+            self.call_begins();
             let left = deadline.saturating_sub(begun.elapsed());
             if left.is_zero() || self.scene.over(self.whom) {
                 return Err(Errno::TIMEDOUT);

@@ -73,7 +73,7 @@ impl<'a> Builder<'a> {
                     actors: Vec::new(),
                     after: Vec::new(),
                     deadline_ms: ACTORS_DEADLINE_MS,
-                    step_deadline_ms: None,
+                    call_deadline_ms: None,
                     under_test: Vec::new(),
                     gates: Vec::new(),
                     survey: Vec::new(),

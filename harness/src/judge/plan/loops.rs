@@ -114,7 +114,7 @@ impl Builder<'_> {
         }
         let rounds = rounds as u64;
         self.plan.episode.deadline_ms = rounds * 2 * way.deadline_ms + GRACE_MS;
-        self.plan.episode.step_deadline_ms = Some(way.deadline_ms + STEP_GRACE_MS);
+        self.plan.episode.call_deadline_ms = Some(way.deadline_ms + STEP_GRACE_MS);
         actor
     }
 

@@ -309,9 +309,10 @@ pub struct Episode {
     pub after: Vec<Step>,
     /// The actors have so long to end. After it the report is sent with what is stuck.
     pub deadline_ms: u64,
-    /// So has each step of a teardown, where that is known to be less.
+    /// So has each call of a teardown, and of the steps before and after the actors, where that is known
+    /// to be less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub step_deadline_ms: Option<u64>,
+    pub call_deadline_ms: Option<u64>,
     /// Modules under test, for gates and surveys that ask for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub under_test: Vec<String>,

@@ -251,7 +251,7 @@ mod tests {
         let hour = 3_600_000_000;
         let moment = 20_000;
         assert_eq!(stuck(vec![sleeper("down", true, hour)], Some(10)), ["down"]);
-        let quick = vec![sleeper("down", true, 1), sleeper("op", false, moment)];
-        assert!(stuck(quick, Some(10)).is_empty());
+        // An op may take its time.
+        assert!(stuck(vec![sleeper("op", false, moment)], Some(10)).is_empty());
     }
 }

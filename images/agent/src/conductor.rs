@@ -84,7 +84,9 @@ impl<'a> Conductor<'a> {
                 stuck.extend(phase(run, hired));
             }
         }
-        if !run.episode.after.is_empty() || run.scene.slots.any_open() {
+        // Where somebody is stuck this guest has no other episode, and what comes after may only be stuck
+        // behind him.
+        if stuck.is_empty() && (!run.episode.after.is_empty() || run.scene.slots.any_open()) {
             stuck.extend(phase(run, hire(pool, run, run.after()..run.after() + 1)?));
         }
         Ok(run.report(acted, stuck, opened.and(seen)))
@@ -223,13 +225,13 @@ mod tests {
         }
     }
 
-    /// The actors that are told as stuck.
-    fn stuck(actors: Vec<Actor>, call_deadline_ms: Option<u64>) -> Vec<String> {
+    /// The actors that are told as stuck, and how many of the steps after them were run.
+    fn stuck(actors: Vec<Actor>, call_deadline_ms: Option<u64>) -> (Vec<String>, usize) {
         let episode = Episode {
             id: 1,
             before: Vec::new(),
             actors,
-            after: Vec::new(),
+            after: vec![Step::Nap { us: 1 }],
             deadline_ms: 600_000,
             call_deadline_ms,
             under_test: Vec::new(),
@@ -242,16 +244,19 @@ mod tests {
         let pool = Pool::new().expect("the CPUs are known");
         let run = Arc::new(Run::new(episode, Arc::clone(&outbox)));
         let report = Conductor::new(&pool, &outbox).conduct(&run);
-        let stuck = report.expect("threads start").stuck.into_iter();
-        stuck.map(|it| it.actor).collect()
+        let report = report.expect("threads start");
+        let stuck = report.stuck.into_iter().map(|it| it.actor).collect();
+        (stuck, report.after.len())
     }
 
     #[test]
     fn a_call_of_a_teardown_has_a_deadline_of_its_own() {
         let hour = 3_600_000_000;
         let moment = 20_000;
-        assert_eq!(stuck(vec![sleeper("down", true, hour)], Some(10)), ["down"]);
+        let down = stuck(vec![sleeper("down", true, hour)], Some(10));
+        assert_eq!(down, (vec!["down".to_owned()], 0));
         // An op may take its time.
-        assert!(stuck(vec![sleeper("op", false, moment)], Some(10)).is_empty());
+        let op = stuck(vec![sleeper("op", false, moment)], Some(10));
+        assert_eq!(op, (Vec::new(), 1));
     }
 }

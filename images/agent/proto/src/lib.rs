@@ -305,7 +305,8 @@ pub struct Episode {
     pub before: Vec<Step>,
     /// Start together at a barrier.
     pub actors: Vec<Actor>,
-    /// Run in order after the actors ended, whatever came of them. Slots are still open.
+    /// Run in order after the actors ended, whatever came of them; not if one did not end. Slots are still
+    /// open.
     pub after: Vec<Step>,
     /// The actors have so long to end. After it the report is sent with what is stuck.
     pub deadline_ms: u64,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use knobrig_proto::{
     Actor, ActorReport, Episode, EpisodeReport, FromGuest, GateReport, Inside, Outcome, Pass,
-    Repeat, Step, Stuck,
+    Priority, Repeat, Step, Stuck,
 };
 
 use crate::clock::now_ns;
@@ -23,6 +23,8 @@ use crate::task::Task;
 /// Looks at the start line before a waiting actor lets others have its CPU: they are on their way
 /// when it waits, and a yield costs more than they need.
 const START_SPINS: u32 = 200;
+/// How long one sleeps between looks who goes before all others.
+const START_NAP: Duration = Duration::from_micros(20);
 
 /// A running episode.
 #[derive(Debug)]
@@ -190,7 +192,7 @@ impl Run {
     fn play(&self, part: usize, buf: &mut Vec<u8>) {
         match self.episode.actors.get(part) {
             Some(actor) => {
-                self.line_up();
+                self.line_up(actor);
                 self.act(part, actor, buf);
             }
             None if part == self.before() => {
@@ -205,16 +207,21 @@ impl Run {
     }
 
     /// The start line: actors leave it together, without a sleep and its wake-up between them.
-    fn line_up(&self) {
+    fn line_up(&self, actor: &Actor) {
         self.arrived.fetch_add(1, Ordering::AcqRel);
         let mut looks = 0;
         while self.arrived.load(Ordering::Acquire) < self.episode.actors.len()
             && !self.scene.over(For::Once)
         {
             looks += 1;
-            match looks < START_SPINS {
-                true => std::hint::spin_loop(),
-                false => std::thread::yield_now(),
+            if looks < START_SPINS {
+                std::hint::spin_loop();
+            } else if actor.priority == Priority::First {
+                // Its yield lets nobody on that goes after it, until the kernel takes the CPU away from
+                // all of its kind, a second later.
+                std::thread::sleep(START_NAP);
+            } else {
+                std::thread::yield_now();
             }
         }
     }

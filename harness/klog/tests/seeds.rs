@@ -9,8 +9,9 @@ use knobrig_klog::{Reader, Report, Symbol, Symbols, parse};
 
 /// Mutants that show in more than one way, each of which has a key of its own: no single report
 /// tells that they are one. Whether an object's last reference or the object itself is missed first
-/// (extra-put), the work's object or its code goes first (work-left), is up to the order of things.
-const SEVERAL_WAYS: &[&str] = &["extra-put", "work-left"];
+/// (extra-put), the work's object or its code goes first (work-left), an interrupt comes or somebody reads
+/// /proc/interrupts (irq-left), is up to the order of things.
+const SEVERAL_WAYS: &[&str] = &["extra-put", "irq-left", "work-left"];
 
 /// What lay at places of modules that the kernel has no names for, once they are gone: module,
 /// section, offset in it, function, its start.
@@ -241,6 +242,14 @@ const TOLD: &[(&str, &str, u32, &str, &str, &str)] = &[
         "read of a /proc file",
         "rmmod",
         "-",
+    ),
+    (
+        "irq-left/seed-03",
+        "KASAN: slab-use-after-free Read in mydrv::sys::irq::trampoline::<mydrv::port::Port>",
+        0,
+        "an interrupt handler",
+        "rmmod",
+        "kmalloc-2k",
     ),
     (
         "late-answer/seed-101",

@@ -112,7 +112,7 @@ pub fn prepare(
     progress: &dyn Progress,
 ) -> Result<Prepared, Error> {
     let cache = Cache::open(None)?;
-    let qemu = packages(&cache, &wanted.kernel, progress)?;
+    let qemu = qemu(&cache, &wanted.kernel, progress)?;
     let (kernel, first) = kernel(&cache, &wanted.kernel, progress)?;
     let programs = knobrig_images::ensure_programs(progress)?;
     let mut modules = Vec::new();
@@ -360,28 +360,24 @@ fn module_file(
     Ok(knobrig_images::plain_module(cache, path)?)
 }
 
-/// Installs the packages that are missing for QEMU and, where a kernel is to be built, for that: all
-/// at once, so that who may not install any is told of all. Gives QEMU.
-fn packages(cache: &Cache, kernel: &KernelChoice, progress: &dyn Progress) -> Result<Qemu, Error> {
-    let found = Qemu::find();
-    let mut needs = Vec::new();
-    if found.is_err() {
-        needs.push(knobrig_images::Need::qemu());
-    }
+/// Finds QEMU, or installs the package that has it; where a kernel is to be built, too, the packages for
+/// that with it, so that who may not install any is told of all.
+fn qemu(cache: &Cache, kernel: &KernelChoice, progress: &dyn Progress) -> Result<Qemu, Error> {
+    let missing = match Qemu::find() {
+        Ok(qemu) => return Ok(qemu),
+        Err(missing) => missing,
+    };
+    let mut needs = vec![knobrig_images::Need::qemu()];
     if let KernelChoice::Built(request) = kernel
         && knobrig_images::find_kernel(cache, request)?.is_none()
     {
         needs.push(knobrig_images::Need::kernel());
     }
-    if needs.is_empty() {
-        return found;
-    }
-    match (knobrig_images::ensure_packages(&needs, progress), found) {
-        (Ok(()), Ok(qemu)) => Ok(qemu),
-        (Ok(()), Err(_)) => Qemu::find(),
-        (Err(why @ knobrig_images::Error::Packages(_)), _) | (Err(why), Ok(_)) => Err(why.into()),
+    match knobrig_images::ensure_packages(&needs, progress) {
+        Ok(()) => Qemu::find(),
+        Err(why @ knobrig_images::Error::Packages(_)) => Err(why.into()),
         // No apt here at all.
-        (Err(why), Err(missing)) => Err(Error::Machine(format!("{missing} ({why})"))),
+        Err(why) => Err(Error::Machine(format!("{missing} ({why})"))),
     }
 }
 

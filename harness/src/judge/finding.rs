@@ -159,18 +159,15 @@ pub fn evidence(
 fn kernel_key(report: &Report) -> String {
     match report.waits_in().filter(|it| it.in_module) {
         // Whether the kernel says so first, or whoever waited for it, is chance.
-        Some(waits) => hang_key("", &waits),
+        Some(waits) => driver_hangs(&waits),
         None => format!("kernel {}", report.key),
     }
 }
 
 /// What is waited for tells one endless teardown from another; in a driver's own function that is
 /// enough, whoever waits.
-fn hang_key(step: &str, waits: &Waits) -> String {
-    match waits.in_module {
-        true => format!("liveness in {}", waits.function),
-        false => format!("liveness {step} in {}", waits.function),
-    }
+fn driver_hangs(waits: &Waits) -> String {
+    format!("liveness in {}", waits.function)
 }
 
 fn violation_key(violation: &Violation) -> String {
@@ -185,7 +182,8 @@ fn violation_key(violation: &Violation) -> String {
         Some(Rule::Counts) if violation.how == Some(How::TooFew) => return PINS_TOO_LITTLE.into(),
         Some(rule) => format!("rule {} {step}", kebab(rule)),
         None => match knobrig_klog::waits_in(&violation.detail) {
-            Some(waits) => hang_key(step, &waits),
+            Some(waits) if waits.in_module => driver_hangs(&waits),
+            Some(waits) => format!("liveness {step} in {}", waits.function),
             None => format!("liveness {step}"),
         },
     };

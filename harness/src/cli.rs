@@ -157,7 +157,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub fail_fast: bool,
     /// Only episodes of these shapes: gated, placed, stress, birth, counts, unbind, elsewhere,
-    /// late, probe-fails, leaks, delays [default: a mix of all].
+    /// late, probe-fails, delays, loops [default: a mix of all].
     #[arg(long, value_delimiter = ',', value_parser = shape)]
     pub shapes: Vec<Shape>,
     /// No progress, only the summary.
@@ -167,10 +167,8 @@ pub struct RunArgs {
 
 /// A shape by its name, of those that are in the mix.
 fn shape(name: &str) -> Result<Shape, String> {
-    let known: Vec<_> = MIX
-        .iter()
-        .map(|(shape, _)| (kebab(shape), *shape))
-        .collect();
+    let shapes = MIX.iter().map(|(shape, _)| *shape).chain([Shape::Loops]);
+    let known: Vec<_> = shapes.map(|shape| (kebab(&shape), shape)).collect();
     let found = known.iter().find(|(it, _)| it == name);
     found.map(|(_, shape)| *shape).ok_or_else(|| {
         let names: Vec<_> = known.iter().map(|(name, _)| name.as_str()).collect();

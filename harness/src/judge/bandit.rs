@@ -4,13 +4,13 @@
 //! Y. Freund, R. E. Schapire, "The nonstochastic multiarmed bandit problem", SIAM J. Comput. 32(1),
 //! 2002), with the usual mix in place of the uniform one: of each shape at least half of its usual
 //! share remains, since what did not pay so far may be what finds the next bug. It opens with each
-//! shape once: what only a rare one shows is not to wait for its turn. The same seed and the same
-//! payoffs give the same choices.
+//! shape once, drawn by their shares: what only a rare one shows is not to wait for its turn, and
+//! what a target is mostly tried by comes soon. The same seed and the same payoffs give the same
+//! choices.
 
 use std::collections::{BTreeSet, HashSet};
 
 use knobrig_proto::{EpisodeReport, Repeat};
-use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -52,7 +52,7 @@ struct Arm {
 pub struct Bandit {
     seed: u64,
     arms: Vec<Arm>,
-    /// The shapes that were not chosen yet; the last is the next.
+    /// The shapes that were not chosen yet.
     opening: Vec<Shape>,
 }
 
@@ -66,12 +66,10 @@ impl Bandit {
             weight: weight / sum,
         });
         let any = usual.iter().filter(|(_, weight)| *weight > 0.0);
-        let mut opening: Vec<_> = any.map(|(shape, _)| *shape).collect();
-        opening.shuffle(&mut numbers(seed, 0));
         Self {
             seed,
             arms: arms.collect(),
-            opening,
+            opening: any.map(|(shape, _)| *shape).collect(),
         }
     }
 
@@ -84,20 +82,17 @@ impl Bandit {
 
     /// The shape of an episode, numbered from 1, and its chance; nothing where there are no shapes.
     pub fn choose(&mut self, episode: u64) -> Option<(Shape, f64)> {
-        if let Some(shape) = self.opening.pop() {
-            let others = self.opening.len();
-            return Some((shape, 1.0 / (others + 1) as f64));
+        let drawn = numbers(self.seed, episode).random();
+        if self.opening.is_empty() {
+            return draw(self.chances(), drawn);
         }
-        let mut left: f64 = numbers(self.seed, episode).random();
-        let mut last = None;
-        for (shape, chance) in self.chances() {
-            last = Some((shape, chance));
-            if left < chance {
-                break;
-            }
-            left -= chance;
-        }
-        last
+        let left = |arm: &&Arm| self.opening.contains(&arm.shape);
+        let sum: f64 = self.arms.iter().filter(left).map(|arm| arm.usual).sum();
+        let shares = self.arms.iter().filter(left);
+        let chosen = draw(shares.map(|arm| (arm.shape, arm.usual / sum)), drawn);
+        self.opening
+            .retain(|shape| chosen.is_none_or(|(chosen, _)| *shape != chosen));
+        chosen
     }
 
     /// An episode of this shape, chosen with this chance, paid so much, at most 1.
@@ -111,6 +106,20 @@ impl Bandit {
             arm.weight = (1.0 - SHARED) * arm.weight / sum + SHARED * arm.usual;
         }
     }
+}
+
+/// One of some shapes by their chances, with its chance.
+fn draw(chances: impl Iterator<Item = (Shape, f64)>, drawn: f64) -> Option<(Shape, f64)> {
+    let mut left = drawn;
+    let mut last = None;
+    for (shape, chance) in chances {
+        last = Some((shape, chance));
+        if left < chance {
+            break;
+        }
+        left -= chance;
+    }
+    last
 }
 
 /// Random numbers for one choice.
@@ -265,6 +274,14 @@ mod tests {
             all.sort();
             prop_assert_eq!(opening, all);
         }
+    }
+
+    #[test]
+    fn what_has_most_of_the_share_usually_comes_first() {
+        let first = |seed| Bandit::new(seed, &USUAL_MIX).choose(1).map(|it| it.0);
+        let gated = (0..1_000).filter(|seed| first(*seed) == Some(Shape::Gated));
+        let gated = gated.count();
+        assert!((550..650).contains(&gated), "{gated}");
     }
 
     #[test]

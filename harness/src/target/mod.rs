@@ -139,6 +139,10 @@ pub struct Loops {
     /// and wakes at short random intervals: whoever runs there stops at random instructions.
     #[serde(default = "Loops::interrupted")]
     pub interrupted: u32,
+    /// Of a hundred rounds of a teardown, those that rest for some milliseconds between down and
+    /// up: what is freed later (by RCU, by a work) is gone by then.
+    #[serde(default = "Loops::rests")]
+    pub rests: u32,
 }
 
 impl Loops {
@@ -164,6 +168,9 @@ impl Loops {
         50
     }
     fn interrupted() -> u32 {
+        30
+    }
+    fn rests() -> u32 {
         30
     }
 }

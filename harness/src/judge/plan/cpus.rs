@@ -5,8 +5,10 @@
 //!
 //! - *together*: all loops sit on one CPU, so that whoever is woken there (by the end of a lock)
 //!   may take it at that very instruction from whoever wakes him;
-//! - *priorities*: each thread's nice value is drawn, so that there is always somebody who waits
-//!   long where others don't: random priorities, as in probabilistic concurrency testing;
+//! - *priorities*: each thread's priority is drawn, so that there is always somebody who waits
+//!   long where others don't: random priorities, as in probabilistic concurrency testing. Who goes
+//!   before all others (real time) naps before each op: it comes at any instruction of theirs, and
+//!   whoever lets it go on stops right there;
 //! - *interrupted*: on each CPU a thread that outranks all others sleeps and wakes at short random
 //!   intervals, so that whoever runs there is stopped at random instructions.
 
@@ -20,6 +22,8 @@ use crate::target::Loops;
 
 /// Nice values that are drawn: each next one is some three times as strong.
 const NICE: [i8; 5] = [-10, -5, 0, 5, 10];
+/// Of so many episodes with priorities, in all but one somebody goes before all others.
+const AHEAD: u32 = 8;
 /// Naps and spins of an interrupter before it begins anew.
 const TURNS: usize = 16;
 /// The longest nap. The shortest takes some 50 us, however little is asked for.
@@ -51,12 +55,25 @@ impl Sharing {
         }
     }
 
-    /// The priority of a thread in it.
+    /// Which of so many threads goes before all others, if any does.
+    pub(super) fn ahead(self, threads: usize, rng: &mut ChaCha8Rng) -> Option<usize> {
+        let one = self.priorities && rng.random_range(0..AHEAD) > 0;
+        one.then(|| rng.random_range(0..threads.max(1)))
+    }
+
+    /// The priority of a thread in it that doesn't.
     pub(super) fn priority(self, rng: &mut ChaCha8Rng) -> Priority {
         match NICE.choose(rng) {
             Some(nice) if self.priorities => Priority::Nice(*nice),
             _ => Priority::Usual,
         }
+    }
+}
+
+/// A short sleep, after which whoever goes before all others comes at any instruction of theirs.
+pub(super) fn nap(rng: &mut ChaCha8Rng) -> Step {
+    Step::Nap {
+        us: rng.random_range(1..NAP_US),
     }
 }
 
@@ -69,8 +86,7 @@ impl Builder<'_> {
         for cpu in 0..self.target.target.cpus.unwrap_or(USUAL_CPUS) {
             let actor = self.actor(&format!("interrupter-{cpu}"), false, None);
             for _ in 0..TURNS {
-                let us = rng.random_range(1..NAP_US);
-                self.act(actor, Step::Nap { us });
+                self.act(actor, nap(rng));
                 let longer = if rng.random_range(0..LONG) == 0 {
                     LONG
                 } else {
@@ -132,11 +148,29 @@ mod tests {
             .collect();
         assert!(loops.iter().all(|actor| actor.cpu == 0));
         let nice: std::collections::BTreeSet<_> = (loops.iter())
-            .map(|actor| match actor.priority {
-                Priority::Nice(nice) => nice,
-                other => panic!("{other:?}"),
+            .filter_map(|actor| match actor.priority {
+                Priority::Nice(nice) => Some(nice),
+                Priority::Usual | Priority::First => None,
             })
             .collect();
         assert_eq!(nice.len(), NICE.len());
+    }
+
+    #[test]
+    fn at_most_one_loop_goes_before_all_others_and_it_naps() {
+        let change = |loops: &mut Loops| loops.priorities = 100;
+        let ahead: Vec<_> = (1..=20)
+            .map(|number| {
+                let first = |actor: &Actor| actor.priority == Priority::First;
+                let actors = actors(change, number);
+                actors.into_iter().filter(first).collect::<Vec<_>>()
+            })
+            .collect();
+        assert!(ahead.iter().all(|first| first.len() <= 1), "{ahead:?}");
+        let first: Vec<_> = ahead.into_iter().flatten().collect();
+        assert!(first.len() > 10, "{first:?}");
+        for actor in first {
+            assert!(matches!(actor.steps[0], Step::Nap { .. }), "{actor:?}");
+        }
     }
 }

@@ -2,22 +2,25 @@
 //! goes down and up or nothing else happens. Where no gate places a race, the number of tries
 //! does: all is opened before, so that a round is as little as it can be.
 
-use knobrig_proto::{Repeat, Step};
+use knobrig_proto::{Priority, Repeat, Step};
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::build::{Builder, LOOPS};
-use super::cpus::Sharing;
+use super::cpus::{Sharing, nap};
 use super::{ENODEV, ENOENT, Expect, Place, Rule, Then};
 use crate::target::teardown::Act;
-use crate::target::{AskingOp, Detour, Knob, Loops, TeardownKind, Way};
+use crate::target::{AskingOp, Data, Detour, Knob, Loops, TeardownKind, Way};
 
-/// Ops in a round of a loop.
-const OPS: usize = 8;
+/// Ops in a round of a loop. Odd, so that of two values that are written in turns the same comes
+/// twice from round to round: loops that wait for each other don't stay in step.
+const OPS: usize = 7;
 /// The longest seeded delay before a teardown, where there is one: what the last way back has set
 /// going may not have begun when the next way down comes.
 const SPIN_US: u32 = 3_000;
+/// The longest rest between down and up. A grace period of RCU takes some ten milliseconds.
+const REST_MS: u64 = 40;
 /// A round of a spinner: it looks for the end once a round.
 const SPINNER_US: u32 = 1_000;
 /// Beyond the loops' own time: what they stand in when it is over.
@@ -72,7 +75,7 @@ impl Builder<'_> {
         match &way {
             Some(way) => {
                 let rounds = way.rounds.unwrap_or(loops.rounds);
-                let actor = self.down_and_up(way, rounds, rng);
+                let actor = self.down_and_up(way, rounds, loops.rests, rng);
                 self.plan.episode.actors[actor].priority = sharing.priority(rng);
             }
             None => {
@@ -96,7 +99,7 @@ impl Builder<'_> {
     }
 
     /// A thread that ends the driver and brings it back, again and again; gives its number.
-    fn down_and_up(&mut self, way: &Way, rounds: usize, rng: &mut ChaCha8Rng) -> usize {
+    fn down_and_up(&mut self, way: &Way, rounds: usize, rests: u32, rng: &mut ChaCha8Rng) -> usize {
         let fine = way.fine();
         let actor = self.actor(&way.name, true, Some(rng));
         for _ in 0..rounds {
@@ -107,13 +110,17 @@ impl Builder<'_> {
             for act in way.downs().unwrap_or_default() {
                 self.act_way(actor, act, Rule::TearsDown, &fine);
             }
+            if rng.random_range(0..100) < rests {
+                let ms = rng.random_range(1..=REST_MS);
+                self.act(actor, Step::Sleep { ms });
+            }
             for act in way.ups() {
                 let place = self.act_way(actor, act, Rule::ComesBack, &fine);
                 self.plan.ups.push(place);
             }
         }
         let rounds = rounds as u64;
-        self.plan.episode.deadline_ms = rounds * 2 * way.deadline_ms + GRACE_MS;
+        self.plan.episode.deadline_ms = rounds * (2 * way.deadline_ms + REST_MS) + GRACE_MS;
         self.plan.episode.call_deadline_ms = Some(way.deadline_ms + STEP_GRACE_MS);
         actor
     }
@@ -164,10 +171,14 @@ impl Builder<'_> {
         let detours = self.target.target.detours.clone();
         choices.extend(detours.iter().map(|it| (Does::Detour(it), it.weight)));
         choices.retain(|(_, weight)| *weight > 0);
+        let ahead = sharing.ahead(loops.threads, rng);
         for (index, does) in deal(&choices, loops.threads, rng).into_iter().enumerate() {
-            let (actor, slot) = self.looper(index, does, torn_down, rng);
+            let priority = match ahead == Some(index) {
+                true => Priority::First,
+                false => sharing.priority(rng),
+            };
+            let (actor, slot) = self.looper(index, does, torn_down, priority, rng);
             held.extend(slot);
-            let priority = sharing.priority(rng);
             let actor = &mut self.plan.episode.actors[actor];
             actor.priority = priority;
             if sharing.together {
@@ -192,14 +203,18 @@ impl Builder<'_> {
         index: usize,
         does: Does<'_>,
         torn_down: bool,
+        priority: Priority,
         rng: &mut ChaCha8Rng,
     ) -> (usize, Option<u32>) {
         let knob = match does {
             Does::Read(knob) | Does::Write(knob) | Does::Open(knob) => knob,
             Does::Detour(detour) => {
                 let number = self.actor(&format!("{}-{index}", detour.name), false, None);
+                if priority == Priority::First {
+                    self.act(number, nap(rng));
+                }
                 let actor = &mut self.plan.episode.actors[number];
-                actor.steps = detour.steps.clone();
+                actor.steps.extend(detour.steps.iter().cloned());
                 actor.repeat = Repeat::UntilOthersEnd;
                 return (number, None);
             }
@@ -215,16 +230,22 @@ impl Builder<'_> {
         // What a teardown takes away must be opened again.
         let held = knob.hold && !torn_down && !matches!(does, Does::Open(_));
         let mut steps = Vec::new();
+        if priority == Priority::First {
+            steps.push(nap(rng));
+        }
         match held {
             true => self.before(open, Rule::ComesUp, Expect::OkOr(vec![ENOENT, ENODEV])),
             false => steps.push(open),
         }
         let count = if held { OPS } else { rng.random_range(1..=OPS) };
-        for _ in 0..count {
+        // In turns: a value that stands already changes nothing.
+        let data = knob.write.as_ref().map_or(&[][..], Data::all);
+        let first = rng.random_range(0..data.len().max(1));
+        for next in first..first + count {
             match does {
                 Does::Read(_) => steps.extend(Self::op(knob, AskingOp::Read, slot)),
                 Does::Write(_) => {
-                    let data = knob.write.as_ref().and_then(|data| data.all().choose(rng));
+                    let data = data.get(next % data.len().max(1));
                     let random = rng.random();
                     steps.extend(data.map(|data| Step::Write {
                         slot,

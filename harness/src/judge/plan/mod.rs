@@ -424,10 +424,10 @@ pub fn mix(target: &Chosen, vcpus: bool, shapes: &[Shape]) -> Vec<(Shape, f64)> 
     if let [shape @ (Shape::Naive | Shape::Leaks)] = *shapes {
         return vec![(shape, 1.0)];
     }
-    let loops = target.target.loops.as_ref();
-    if let (Some(_), [Shape::Loops]) = (loops, shapes) {
-        return vec![(Shape::Loops, 1.0)];
-    }
+    let loops = target.target.loops.as_ref().filter(|it| match shapes {
+        [] => it.share > 0,
+        shapes => shapes.contains(&Shape::Loops),
+    });
     let delays = vcpus && may_delay(target, shapes);
     let can = |shape| match shape {
         Shape::Delays => delays,
@@ -440,9 +440,10 @@ pub fn mix(target: &Chosen, vcpus: bool, shapes: &[Shape]) -> Vec<(Shape, f64)> 
         .map(|(shape, weight)| (*shape, f64::from(*weight)))
         .collect();
     if mix.is_empty() {
-        return vec![(Shape::Stress, 1.0)];
+        let only = loops.map_or(Shape::Stress, |_| Shape::Loops);
+        return vec![(only, 1.0)];
     }
-    if let Some(loops) = loops.filter(|it| shapes.is_empty() && it.share > 0) {
+    if let Some(loops) = loops {
         // So much of the whole.
         let sum: f64 = mix.iter().map(|(_, weight)| weight).sum();
         let share = f64::from(loops.share.min(100)) / 100.0;

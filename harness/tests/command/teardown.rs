@@ -6,10 +6,15 @@ use serde_json::Value;
 
 /// Episodes of a target whose loops have this teardown in each of them.
 fn rounds(include: &str, teardown: &str, episodes: u64) {
+    rounds_with(include, "", teardown, episodes);
+}
+
+/// As [`rounds`], with other tables before the teardown.
+fn rounds_with(include: &str, tables: &str, teardown: &str, episodes: u64) {
     let place = Place::new();
     let piece = format!("{}/targets/{include}.toml", env!("CARGO_MANIFEST_DIR"));
     let text = format!(
-        "version = 1\ninclude = [\"{piece}\"]\nname = \"mine\"\n\n[[teardown]]\nname = \"rmmod\"\n\
+        "version = 1\ninclude = [\"{piece}\"]\nname = \"mine\"\n\n{tables}\n[[teardown]]\nname = \"rmmod\"\n\
          module = \"{include}\"\n\n[[teardown]]\nname = \"way\"\n{teardown}\ndeadline_ms = 60000\n\n\
          [loops]\nthreads = 2\nrounds = 1\nteardowns = 100\nshare = 100\n"
     );
@@ -55,4 +60,14 @@ fn a_device_dies_and_another_takes_its_place() {
     // A read of the disk needs the device: it is back when the read is.
     let up = "up = [{ step = \"read-file\", path = \"/sys/class/block/vda/serial\" }]";
     rounds("virtio_blk", &format!("kind = \"death\"\n{up}"), 4);
+}
+
+#[test]
+fn a_device_is_reset_under_its_driver() {
+    // Alone behind a bridge, whose reset is the device's own: conventional PCI has no other.
+    let up = "up = [{ step = \"read-file\", path = \"/sys/class/misc/hw_random/rng_current\" }]";
+    let device = "[[device]]\nid = \"behind\"\ndevice = \"virtio-rng-pci,bus=bridge,addr=1.0\"\n\
+                  options = [\"-device\", \"pci-bridge,id=bridge,chassis_nr=1,addr=1d.0\"]";
+    let way = "kind = \"reset\"\ndevice = \"/sys/bus/pci/devices/0000:01:01.0\"";
+    rounds_with("virtio_rng", device, &format!("{way}\n{up}"), 4);
 }

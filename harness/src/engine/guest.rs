@@ -181,6 +181,8 @@ pub struct Guest {
     next_do: u64,
     /// Uptime in the agent's last heartbeat or hello, in milliseconds.
     pub uptime_ms: u64,
+    /// When the actors of its first episode started.
+    pub acting: Option<Instant>,
     /// The kernel's release.
     pub release: String,
     /// CPUs online.
@@ -363,6 +365,7 @@ impl Guest {
             last_console: String::new(),
             next_do: 1,
             uptime_ms: 0,
+            acting: None,
             release: String::new(),
             cpus: recipe.cpus,
             _dir: dir,
@@ -416,6 +419,14 @@ impl Guest {
             Heard::Agent(FromGuest::Heartbeat { uptime_ms, .. }) => {
                 self.last_sign = Instant::now();
                 self.uptime_ms = uptime_ms;
+                Ok(None)
+            }
+            Heard::Agent(FromGuest::Acting { ns }) => {
+                self.last_sign = Instant::now();
+                // The agent's writer may have got its CPU late: the actors are at it.
+                let now = self.clocks.to_guest(host_ns()).unwrap_or(ns);
+                let late = Duration::from_nanos(now.saturating_sub(ns));
+                self.acting = self.last_sign.checked_sub(late);
                 Ok(None)
             }
             Heard::Agent(message) => {

@@ -127,6 +127,10 @@ pub struct Summary {
     pub episodes_ms: u64,
     /// Wall time from the start of the first guest to the end of its first episode, in milliseconds.
     pub first_episode_ms: Option<u64>,
+    /// The guest's time from its first episode's beginning to the start of that one's actors: what
+    /// they need is loaded and made. Of the first guest, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_acting_ms: Option<u64>,
     /// Guests booted.
     pub guests: u64,
     /// Guests given up since their boot was not clean; none of it counts.

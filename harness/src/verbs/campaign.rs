@@ -751,7 +751,14 @@ impl<'a> Campaign<'a> {
                     .retain(|number, _| self.plans.contains_key(number));
             }
             let begun = Instant::now();
-            let ended = match episode::run(guest, &plan).await {
+            let ended = episode::run(guest, &plan).await;
+            if let Some(acting) = guest.acting {
+                let after = acting.saturating_duration_since(first);
+                self.summary
+                    .first_acting_ms
+                    .get_or_insert(after.as_millis() as u64);
+            }
+            let ended = match ended {
                 Ok(ended) => ended,
                 Err(loss) => return Ok(Err(loss)),
             };

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use knobrig_proto::{Episode, EpisodeReport, FromGuest, GateReport, Pass, Stuck};
 
+use crate::clock::now_ns;
 use crate::gates::{Armed, Gates};
 use crate::monitor::{LOOK_EVERY, Monitor};
 use crate::outbox::Outbox;
@@ -37,6 +38,8 @@ pub struct Conductor<'a> {
     outbox: &'a Arc<Outbox>,
     /// Opened when first asked for.
     gates: Option<Gates>,
+    /// Actors have started before.
+    acted: bool,
 }
 
 /// What came of an episode's function gates and its survey, or why there were none.
@@ -49,6 +52,7 @@ impl<'a> Conductor<'a> {
             pool,
             outbox,
             gates: None,
+            acted: false,
         }
     }
 
@@ -75,6 +79,9 @@ impl<'a> Conductor<'a> {
         let acted = stuck.is_empty() && !run.failed(run.before());
         if acted && actors > 0 {
             let hired = hire(pool, run, 0..actors)?;
+            if !std::mem::replace(&mut self.acted, true) {
+                self.outbox.send(&FromGuest::Acting { ns: now_ns() });
+            }
             if run.episode.threads {
                 self.tell_threads(run, &hired);
             }

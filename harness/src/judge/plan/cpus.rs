@@ -7,7 +7,7 @@
 //!   may take it at that very instruction from whoever wakes him;
 //! - *priorities*: each thread's priority is drawn, so that there is always somebody who waits
 //!   long where others don't: random priorities, as in probabilistic concurrency testing. Who goes
-//!   before all others (real time) naps before each op: it comes at any instruction of theirs, and
+//!   before all others (real time) naps between its rounds: it comes at any instruction of theirs, and
 //!   whoever lets it go on stops right there;
 //! - *interrupted*: on each CPU a thread that outranks all others sleeps and wakes at short random
 //!   intervals, so that whoever runs there is stopped at random instructions.
@@ -22,12 +22,12 @@ use crate::target::Loops;
 
 /// Nice values that are drawn: each next one is some three times as strong.
 const NICE: [i8; 5] = [-10, -5, 0, 5, 10];
-/// Of so many episodes with priorities, in all but one somebody goes before all others.
-const AHEAD: u32 = 8;
 /// Naps and spins of an interrupter before it begins anew.
 const TURNS: usize = 16;
 /// The longest nap. The shortest takes some 50 us, however little is asked for.
 const NAP_US: u32 = 200;
+/// The longest nap of a loop that goes before all others, between its rounds.
+const DOZE_US: u32 = 2_000;
 /// A usual spin: what others do meanwhile needs a few microseconds.
 const SPIN_US: u32 = 40;
 /// One spin in so many is longer, by as much.
@@ -55,10 +55,9 @@ impl Sharing {
         }
     }
 
-    /// Which of so many threads goes before all others, if any does.
+    /// Which of so many threads goes before all others: one, where priorities are drawn.
     pub(super) fn ahead(self, threads: usize, rng: &mut ChaCha8Rng) -> Option<usize> {
-        let one = self.priorities && rng.random_range(0..AHEAD) > 0;
-        one.then(|| rng.random_range(0..threads.max(1)))
+        self.priorities.then(|| rng.random_range(0..threads.max(1)))
     }
 
     /// The priority of a thread in it that doesn't.
@@ -71,9 +70,16 @@ impl Sharing {
 }
 
 /// A short sleep, after which whoever goes before all others comes at any instruction of theirs.
-pub(super) fn nap(rng: &mut ChaCha8Rng) -> Step {
+fn nap(rng: &mut ChaCha8Rng) -> Step {
     Step::Nap {
         us: rng.random_range(1..NAP_US),
+    }
+}
+
+/// A longer one, in which the others get where it then meets them.
+pub(super) fn doze(rng: &mut ChaCha8Rng) -> Step {
+    Step::Nap {
+        us: rng.random_range(1..DOZE_US),
     }
 }
 

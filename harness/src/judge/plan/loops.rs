@@ -8,7 +8,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::build::{Builder, LOOPS};
-use super::cpus::{Sharing, nap};
+use super::cpus::{Sharing, doze};
 use super::{ENODEV, ENOENT, Expect, Place, Rule, Then};
 use crate::target::teardown::Act;
 use crate::target::{AskingOp, Data, Detour, Knob, Loops, TeardownKind, Way};
@@ -211,7 +211,7 @@ impl Builder<'_> {
             Does::Detour(detour) => {
                 let number = self.actor(&format!("{}-{index}", detour.name), false, None);
                 if priority == Priority::First {
-                    self.act(number, nap(rng));
+                    self.act(number, doze(rng));
                 }
                 let actor = &mut self.plan.episode.actors[number];
                 actor.steps.extend(detour.steps.iter().cloned());
@@ -231,7 +231,7 @@ impl Builder<'_> {
         let held = knob.hold && !torn_down && !matches!(does, Does::Open(_));
         let mut steps = Vec::new();
         if priority == Priority::First {
-            steps.push(nap(rng));
+            steps.push(doze(rng));
         }
         match held {
             true => self.before(open, Rule::ComesUp, Expect::OkOr(vec![ENOENT, ENODEV])),

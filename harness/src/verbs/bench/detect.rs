@@ -310,6 +310,7 @@ mod tests {
         let search = |ms, title: Option<&str>| Search {
             seed: 1,
             ms,
+            set_up_ms: 0,
             episodes: 3,
             title: title.map(str::to_owned),
         };

@@ -21,6 +21,8 @@ pub(super) struct Search {
     pub(super) seed: u64,
     /// Of the guest's time, from its first episode on; the whole budget where nothing was found.
     pub(super) ms: u64,
+    /// Of that, what went by before the first episode's actors started.
+    pub(super) set_up_ms: u64,
     /// Episodes until then.
     pub(super) episodes: u64,
     /// What was found.
@@ -49,6 +51,7 @@ pub(super) fn search(
     let budget_ms = budget.as_millis() as u64;
     Ok(Search {
         seed,
+        set_up_ms: summary.first_acting_ms.unwrap_or(0),
         // One that began in time may end after it.
         ms: found.map_or(budget_ms, |it| it.guest_ms.min(budget_ms)),
         episodes: found

@@ -12,7 +12,7 @@ pub use knobrig_lines::{BadLine, to_line};
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol. Either end refuses any other.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// Name of the virtio-serial port, `/sys/class/virtio-ports/*/name` in the guest.
 pub const PORT: &str = "knobrig.agent";
 /// Where the initramfs keeps modules, as `NAME.ko`.
@@ -646,6 +646,11 @@ pub enum FromGuest {
         step: usize,
         /// The kernel function it sleeps in (`/proc/TID/wchan`), empty if the step ended.
         wchan: String,
+        /// When.
+        ns: u64,
+    },
+    /// The actors of the first episode start: what it loads and makes is there. Sent once.
+    Acting {
         /// When.
         ns: u64,
     },

@@ -32,7 +32,7 @@ const TIMER: &str = "timer";
 
 /// What a loop does.
 #[derive(Clone, Copy)]
-enum Does<'a> {
+pub(super) enum Does<'a> {
     Read(&'a Knob),
     Write(&'a Knob),
     Open(&'a Knob),
@@ -41,7 +41,11 @@ enum Does<'a> {
 
 /// Deals threads by weight: what an op's share comes to whole is its own, the rest is drawn. So two
 /// writers of one attribute meet where they weigh enough, and none is left out that does.
-fn deal<'a>(choices: &[(Does<'a>, u32)], threads: usize, rng: &mut ChaCha8Rng) -> Vec<Does<'a>> {
+pub(super) fn deal<'a>(
+    choices: &[(Does<'a>, u32)],
+    threads: usize,
+    rng: &mut ChaCha8Rng,
+) -> Vec<Does<'a>> {
     let sum: u64 = choices.iter().map(|(_, weight)| u64::from(*weight)).sum();
     let mut dealt = Vec::new();
     for (does, weight) in choices {
@@ -57,6 +61,23 @@ fn deal<'a>(choices: &[(Does<'a>, u32)], threads: usize, rng: &mut ChaCha8Rng) -
     // Who sits on whose CPU is chance.
     dealt.shuffle(rng);
     dealt
+}
+
+/// What there is to do with these knobs, with its weight.
+pub(super) fn on_knobs(knobs: &[Knob]) -> Vec<(Does<'_>, u32)> {
+    let mut choices = Vec::new();
+    for knob in knobs {
+        let weights = knob.weights;
+        let write = knob.write.as_ref().map_or(0, |_| weights.write);
+        let read = knob.read.map_or(0, |_| weights.read);
+        choices.extend([
+            (Does::Read(knob), read),
+            (Does::Write(knob), write),
+            (Does::Open(knob), weights.open),
+        ]);
+    }
+    choices.retain(|(_, weight)| *weight > 0);
+    choices
 }
 
 impl Builder<'_> {
@@ -157,20 +178,10 @@ impl Builder<'_> {
     ) -> Vec<u32> {
         let mut held = Vec::new();
         let knobs: Vec<_> = self.target.knobs().cloned().collect();
-        let mut choices = Vec::new();
-        for knob in &knobs {
-            let weights = knob.weights;
-            let write = knob.write.as_ref().map_or(0, |_| weights.write);
-            let read = knob.read.map_or(0, |_| weights.read);
-            choices.extend([
-                (Does::Read(knob), read),
-                (Does::Write(knob), write),
-                (Does::Open(knob), weights.open),
-            ]);
-        }
+        let mut choices = on_knobs(&knobs);
         let detours = self.target.target.detours.clone();
-        choices.extend(detours.iter().map(|it| (Does::Detour(it), it.weight)));
-        choices.retain(|(_, weight)| *weight > 0);
+        let detours = detours.iter().filter(|detour| detour.weight > 0);
+        choices.extend(detours.map(|it| (Does::Detour(it), it.weight)));
         let ahead = sharing.ahead(loops.threads, rng);
         for (index, does) in deal(&choices, loops.threads, rng).into_iter().enumerate() {
             let priority = match ahead == Some(index) {

@@ -381,7 +381,7 @@ pub fn plan(target: &Chosen, points: &Points, seed: u64, number: u64, shapes: &[
         Shape::Loops => builder.loops(&mut rng),
         // An order is made of a finding, never of a seed.
         Shape::Delays | Shape::Instructions => builder.delays(&mut rng),
-        Shape::Naive => builder.naive(),
+        Shape::Naive => builder.naive(&mut rng),
     }
     let off = &target.target.rules.off;
     builder

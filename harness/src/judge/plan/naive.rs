@@ -1,10 +1,12 @@
 //! Naive: a plain loop of load and unload against plain loops of open, read, close.
 
 use knobrig_proto::{Repeat, Step};
+use rand_chacha::ChaCha8Rng;
 
 use super::build::{Builder, SLOT};
-use crate::target::AskingOp;
+use super::loops::{Does, deal, on_knobs};
 use crate::target::teardown::Act;
+use crate::target::{AskingOp, Data, Payload};
 
 /// Loads and unloads in one episode: the loop's own start and end don't weigh.
 const ROUNDS: usize = 20;
@@ -16,8 +18,8 @@ const THREADS: usize = 4;
 
 impl Builder<'_> {
     /// Four plain loops: a teardown, if the target has one beside the unload, and ops that each
-    /// open, do one thing and close, one knob after the other.
-    pub(super) fn naive_loops(&mut self) {
+    /// open, do one thing and close, on knobs by weight.
+    fn naive_loops(&mut self, rng: &mut ChaCha8Rng) {
         self.bring_up();
         let timer = self.actor("timer", false, None);
         self.act(timer, Step::Sleep { ms: LOOPS_MS });
@@ -35,42 +37,57 @@ impl Builder<'_> {
         }
         let threads = THREADS - usize::from(way.is_some());
         let knobs: Vec<_> = self.target.knobs().cloned().collect();
-        for (index, knob) in knobs.iter().cycle().take(threads).enumerate() {
-            let slot = SLOT + index as u32;
-            let actor = self.actor(&format!("{}-{index}", knob.name), false, None);
-            let data = knob.write.as_ref().map_or(&[][..], |data| data.all());
-            // Each in turn what may be written; a read where nothing may be.
-            let mut ops: Vec<_> = (data.iter())
-                .map(|data| Step::Write {
-                    slot,
-                    data: data.text(index as u64),
-                })
-                .collect();
-            if ops.is_empty() {
-                ops.extend(Self::op(knob, AskingOp::Read, slot));
-            }
-            for op in ops {
-                let write = matches!(op, Step::Write { .. });
-                let open = Step::Open {
-                    path: knob.path.clone(),
-                    read: !write,
-                    write,
-                    exclusive: false,
-                    slot,
-                };
-                self.act(actor, open);
-                self.act(actor, op);
-                self.act(actor, Step::Close { slot });
-            }
-            self.plan.episode.actors[actor].repeat = Repeat::UntilOthersEnd;
+        // On what, the target knows, and so do people.
+        for (index, does) in deal(&on_knobs(&knobs), threads, rng)
+            .into_iter()
+            .enumerate()
+        {
+            self.plain_loop(index, does);
         }
         self.unload_at_zero();
         self.unload_helpers();
     }
 
-    pub(super) fn naive(&mut self) {
+    /// A thread that opens, does one thing and closes, again and again.
+    fn plain_loop(&mut self, index: usize, does: Does<'_>) {
+        let slot = SLOT + index as u32;
+        let (knob, ops) = match does {
+            Does::Read(knob) => (knob, vec![Self::op(knob, AskingOp::Read, slot)]),
+            // In turns what may be written; each thread begins with another.
+            Does::Write(knob) => {
+                let data = knob.write.as_ref().map_or(&[][..], Data::all);
+                let write = |data: &Payload| {
+                    let data = data.text(index as u64);
+                    Some(Step::Write { slot, data })
+                };
+                let in_turns = data.iter().cycle().skip(index).take(data.len());
+                (knob, in_turns.map(write).collect())
+            }
+            Does::Open(knob) => (knob, vec![None]),
+            Does::Detour(_) => return,
+        };
+        let actor = self.actor(&format!("{}-{index}", knob.name), false, None);
+        for op in ops {
+            let write = matches!(op, Some(Step::Write { .. }));
+            let open = Step::Open {
+                path: knob.path.clone(),
+                read: !write && knob.read.is_some(),
+                write: write || knob.read.is_none(),
+                exclusive: false,
+                slot,
+            };
+            self.act(actor, open);
+            if let Some(step) = op {
+                self.act(actor, step);
+            }
+            self.act(actor, Step::Close { slot });
+        }
+        self.plan.episode.actors[actor].repeat = Repeat::UntilOthersEnd;
+    }
+
+    pub(super) fn naive(&mut self, rng: &mut ChaCha8Rng) {
         if self.target.target.loops.is_some() {
-            return self.naive_loops();
+            return self.naive_loops(rng);
         }
         let name = self.target.target.teardown.name.clone();
         let teardown = self.actor(&name, true, None);

@@ -237,8 +237,14 @@ pub(super) struct Trials<'a> {
     times: u64,
     /// So many that show it are enough.
     enough: u64,
+    /// Episodes of one trial, unless it shows the failure before.
+    each: u64,
     tried: u64,
     shown: u64,
+    /// Episodes of all trials.
+    episodes: u64,
+    /// Episodes of the trial under way.
+    under_way: u64,
 }
 
 impl<'a> Trials<'a> {
@@ -249,14 +255,27 @@ impl<'a> Trials<'a> {
             key,
             times,
             enough,
+            each: 1,
             tried: 0,
             shown: 0,
+            episodes: 0,
+            under_way: 0,
         }
     }
 
-    /// How often it was shown.
+    /// With so many episodes in a trial, unless one shows the failure before.
+    pub(super) fn of_episodes(self, each: u64) -> Self {
+        Self { each, ..self }
+    }
+
+    /// How many of the trials showed it.
     pub(super) fn rate(&self) -> Rate {
         Rate::wilson(self.shown, self.tried)
+    }
+
+    /// How many of their episodes did.
+    pub(super) fn rate_of_episodes(&self) -> Rate {
+        Rate::wilson(self.shown, self.episodes)
     }
 }
 
@@ -266,8 +285,14 @@ impl Episodes for Trials<'_> {
     }
 
     fn told(&mut self, shown: Option<&str>) {
-        self.tried += 1;
-        self.shown += u64::from(shown == Some(self.key));
+        let shown = shown == Some(self.key);
+        self.episodes += 1;
+        self.under_way += 1;
+        if shown || self.under_way >= self.each {
+            self.tried += 1;
+            self.under_way = 0;
+        }
+        self.shown += u64::from(shown);
     }
 
     fn done(&self) -> bool {
@@ -1059,6 +1084,24 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trial_ends_with_what_it_looks_for_or_with_its_last_episode() {
+        let target = Chosen::find("null_blk", None, None).expect("built in");
+        let points = Points::default();
+        let plan = plan(&target, &points, 1, 1, &[Shape::Loops]);
+        let mut trials = Trials::new(&plan, "this", 3, 9).of_episodes(4);
+        // Two episodes of the first, four of the second, one of the third.
+        let told = [None, Some("this"), None, None, Some("that"), None];
+        for shown in told {
+            assert!(!trials.done());
+            trials.told(shown);
+        }
+        trials.told(Some("this"));
+        assert!(trials.done());
+        assert_eq!((trials.rate().hits, trials.rate().attempts), (2, 3));
+        assert_eq!(trials.rate_of_episodes().attempts, 7);
+    }
 
     #[test]
     fn looks_for_leaks_become_rare() {

@@ -90,7 +90,7 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
     let plan = shrink.minimal();
     let trials = |plan: &Plan, name: &str, times, enough| -> Result<Attempts, Error> {
         let dir = RunDir::create(&kept_in.join(name))?;
-        case.attempts(plan, times, enough, dir, &command)
+        case.attempts(case.trials(plan, times, enough), dir, &command)
     };
     let mut edges = Vec::new();
     for (number, part) in plan.edges().into_iter().enumerate() {

@@ -27,6 +27,9 @@ use crate::target::Chosen;
 /// Version of the result's JSON.
 const VERSION: u32 = 1;
 
+/// Episodes of one try of what was met by chance: it repeats no better than chance.
+const CHANCES: u64 = 16;
+
 /// A finding with all that its episode needs to run again.
 #[derive(Debug)]
 pub(super) struct Case {
@@ -120,16 +123,18 @@ impl Case {
         })
     }
 
-    /// Runs a plan `times` times, or until `enough` of these have shown the finding.
+    /// The trials of a plan, `times` or until `enough` of these have shown the finding.
+    pub(super) fn trials<'a>(&'a self, plan: &'a Plan, times: u64, enough: u64) -> Trials<'a> {
+        Trials::new(plan, &self.replay.reproducer.key, times, enough)
+    }
+
+    /// Runs trials to their end.
     pub(super) fn attempts(
         &self,
-        plan: &Plan,
-        times: u64,
-        enough: u64,
+        mut trials: Trials<'_>,
         dir: RunDir,
         command: &[String],
     ) -> Result<Attempts, Error> {
-        let mut trials = Trials::new(plan, &self.replay.reproducer.key, times, enough);
         let summary = self.campaign(dir, command)?.verdict(&mut trials)?;
         let others = (summary.findings.into_iter())
             .filter(|found| found.key != self.replay.reproducer.key)
@@ -139,6 +144,7 @@ impl Case {
             });
         Ok(Attempts {
             rate: trials.rate(),
+            episodes: trials.rate_of_episodes(),
             others: others.collect(),
         })
     }
@@ -183,6 +189,8 @@ fn leave_out(plan: &mut Plan, planted: &Chosen, correct: &Chosen) {
 pub(super) struct Attempts {
     /// How often the finding was shown.
     pub(super) rate: Rate,
+    /// The same of episodes: what was met by chance has several in a try.
+    pub(super) episodes: Rate,
     /// What else went wrong.
     pub(super) others: Vec<Other>,
 }
@@ -220,7 +228,12 @@ pub fn run(arguments: &ReproArgs, command: Vec<String>) -> Result<Exit, Error> {
         true => u64::MAX,
         false => 1,
     };
-    let attempts = case.attempts(&case.plan, arguments.times, enough, dir, &command)?;
+    let chances = match case.plan.shape.by_chance() {
+        true => CHANCES,
+        false => 1,
+    };
+    let trials = case.trials(&case.plan, arguments.times, enough);
+    let attempts = case.attempts(trials.of_episodes(chances), dir, &command)?;
     match arguments.format {
         Format::Human => say(&text(&case, &attempts, &kept_in))?,
         Format::Json => say_json(&Outcome {
@@ -251,6 +264,13 @@ fn text(case: &Case, attempts: &Attempts, kept_in: &Path) -> String {
         "{answer}: {}: {}",
         attempts.rate, case.replay.reproducer.title
     );
+    if case.plan.shape.by_chance() {
+        let _ = writeln!(
+            text,
+            "  met by chance: up to {CHANCES} episodes in a try; {} of the episodes showed it",
+            attempts.episodes
+        );
+    }
     for other in &attempts.others {
         let _ = writeln!(text, "  else     {} ({} times)", other.title, other.count);
     }

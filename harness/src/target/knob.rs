@@ -6,6 +6,8 @@ use dk_control::Kind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::errno::errno;
+
 /// A file that reaches the driver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -60,6 +62,13 @@ pub enum KnobKind {
     Dev,
     /// Below /proc.
     Procfs,
+}
+
+impl Knob {
+    /// What an op may give and be right, beside success.
+    pub fn fine_results(&self) -> Vec<i64> {
+        self.fine.iter().filter_map(|name| errno(name)).collect()
+    }
 }
 
 impl KnobKind {

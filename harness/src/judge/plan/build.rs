@@ -10,7 +10,7 @@ use super::{
     Check, ENODEV, ENOENT, EWOULDBLOCK, Expect, Place, Plan, Reaction, Rule, Shape, Then, When,
     marker,
 };
-use crate::target::{Ask, AskingOp, Chosen, Knob, Module, errno};
+use crate::target::{Ask, AskingOp, Chosen, Knob, Module};
 
 /// Actors have so long to end; the driver's own deadline for an answer must fit well inside.
 const ACTORS_DEADLINE_MS: u64 = 20_000;
@@ -390,7 +390,7 @@ impl<'a> Builder<'a> {
 
     /// In `after`: each op of a knob succeeds.
     pub(super) fn ops_succeed(&mut self, knob: &Knob, slot: u32) {
-        let fine: Vec<i64> = knob.fine.iter().filter_map(|name| errno(name)).collect();
+        let fine = knob.fine_results();
         for step in Self::ops(knob, slot) {
             self.after(step, Rule::OpSucceeds, Expect::OkOr(fine.clone()));
         }

@@ -62,6 +62,7 @@ mod tests {
     use super::*;
     use crate::judge::plan::{Points, Shape, may_delay, plan};
     use crate::target::Chosen;
+    use knobrig_proto::Priority;
     use proptest::prelude::*;
 
     fn vcpus() -> Points {
@@ -103,6 +104,18 @@ mod tests {
         assert_eq!(count("virtio_rng", &Points::default()), 0);
         assert_eq!(count("mydrv", &vcpus()), 0);
         assert!(may_delay(&chosen("mydrv"), &[Shape::Delays]));
+    }
+
+    #[test]
+    fn no_delayed_loop_goes_before_all_others() {
+        let mut target = chosen("null_blk");
+        let loops = target.target.loops.as_mut().expect("has loops");
+        (loops.priorities, loops.interrupted) = (100, 0);
+        for number in 1..100 {
+            let plan = plan(&target, &vcpus(), 1, number, &[Shape::Delays]);
+            let mut actors = plan.episode.actors.iter();
+            assert!(actors.all(|it| it.priority != Priority::First), "{number}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::build::{Builder, LOOPS};
 use super::cpus::{Sharing, doze};
-use super::{ENODEV, ENOENT, Expect, Place, Rule, Then};
+use super::{ENODEV, ENOENT, Expect, Place, Rule, Shape, Then};
 use crate::target::teardown::Act;
 use crate::target::{AskingOp, Data, Detour, Knob, Loops, TeardownKind, Way};
 
@@ -182,7 +182,11 @@ impl Builder<'_> {
         let detours = self.target.target.detours.clone();
         let detours = detours.iter().filter(|detour| detour.weight > 0);
         choices.extend(detours.map(|it| (Does::Detour(it), it.weight)));
-        let ahead = sharing.ahead(loops.threads, rng);
+        // On a CPU that is delayed, whoever goes before all others would leave them nothing.
+        let ahead = match self.plan.shape {
+            Shape::Delays => None,
+            _ => sharing.ahead(loops.threads, rng),
+        };
         for (index, does) in deal(&choices, loops.threads, rng).into_iter().enumerate() {
             let priority = match ahead == Some(index) {
                 true => Priority::First,

@@ -70,8 +70,10 @@ impl Builder<'_> {
         };
         self.bring_up();
         let user = self.actor(USER, true, None);
+        let fine = self.target.knobs().find(|it| it.name == *knob);
+        let fine = fine.map_or_else(Vec::new, Knob::fine_results);
         for step in self.visit(knob) {
-            self.act_checked(user, step, Rule::OpSucceeds, Expect::OkOr(vec![]));
+            self.act_checked(user, step, Rule::OpSucceeds, Expect::OkOr(fine.clone()));
         }
         self.act(user, Step::Sleep { ms: BACKGROUND_MS });
         let done = self.act(user, Step::Spin { us: 0 });
@@ -251,5 +253,28 @@ impl Builder<'_> {
 
     fn release_point(&mut self, actor: usize) {
         self.act(actor, Step::ReleaseGate { tag: POINT.into() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::plan::{Check, plan};
+    use crate::target::Chosen;
+
+    #[test]
+    fn a_survey_takes_for_right_what_its_knob_says() {
+        let target = Chosen::find("pci_override", None, None).expect("built in");
+        let points = Points::among(["bind_store".to_owned()]);
+        let plans = (1..40).map(|number| plan(&target, &points, 1, number, &[Shape::Placed]));
+        let writes = |plan: crate::judge::plan::Plan| {
+            let checks = plan.checks.into_iter();
+            checks.filter(|check| check.rule == Rule::OpSucceeds)
+        };
+        let expects: Vec<_> = (plans.filter(|plan| plan.shape == Shape::Survey))
+            .flat_map(writes)
+            .map(|Check { expect, .. }| expect)
+            .collect();
+        assert!(expects.contains(&Expect::OkOr(vec![ENODEV])), "{expects:?}");
     }
 }

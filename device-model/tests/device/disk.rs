@@ -6,7 +6,7 @@ use dk_abi::{
 };
 use dk_control::Record;
 
-use crate::rig::{Data, Guest, NEXT, Program, WRITE as DEVICE_WRITES};
+use crate::rig::{Data, Guest, NEXT, Program, WRITE as DEVICE_WRITES, until};
 
 /// Sectors of the disk in memory.
 const SECTORS: u64 = 8 * 1024 * 1024 / 512;
@@ -226,7 +226,10 @@ fn many_at_once_are_answered_in_their_order_with_the_interrupts_that_were_wanted
         .map(|i| guest.prepare(KNOB_GET, i % 2, &Data::In(8)))
         .collect();
     guest.kick();
-    crate::rig::until("60 answers", || (guest.used_index() == 61).then_some(()));
+    until("60 answers", || {
+        guest.settle();
+        (guest.used_index() == 61).then_some(())
+    });
     // The device has read the flag before it takes the next message.
     guest.settle();
     assert!(!guest.was_interrupted());
@@ -246,9 +249,7 @@ fn every_request_is_in_the_trace() {
     guest.request(READ, SECTORS, &Data::In(512));
     guest.disconnect();
     let gone = |record: &Record| matches!(record, Record::Link { up: false, .. });
-    crate::rig::until("the end of the link", || {
-        program.trace().iter().any(gone).then_some(())
-    });
+    program.await_record("the end of the link", gone);
     let trace = program.trace();
     let told: Vec<_> = trace
         .iter()

@@ -195,9 +195,7 @@ fn dropped(client: &mut Client, program: &Program) {
             }
         )
     };
-    until("the stop in the trace", || {
-        program.trace().iter().any(stopped).then_some(())
-    });
+    program.await_record("the stop in the trace", stopped);
 }
 
 #[test]

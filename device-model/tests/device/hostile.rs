@@ -12,7 +12,8 @@ use virtio_bindings::bindings::virtio_ring::VRING_DESC_F_INDIRECT;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::rig::{
-    AVAILABLE, Guest, MEMORY, NEXT, Program, QUEUE_SIZE, TABLE, USED, WRITE as DEVICE_WRITES, until,
+    AVAILABLE, Guest, MEMORY, NEXT, Program, QUEUE_SIZE, TABLE, USED, WRITE as DEVICE_WRITES,
+    connect, until,
 };
 
 const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
@@ -453,9 +454,7 @@ fn bytes_that_are_no_message_end_the_connection_only() {
         b"GET / HTTP/1.1\r\n\r\n",
         &[1, 0, 0, 0, 1, 0, 0, 0],
     ] {
-        let mut stream = until("a connection", || {
-            UnixStream::connect(program.path("dk.sock")).ok()
-        });
+        let mut stream = connect(&program.path("dk.sock"));
         stream.write_all(bytes).expect("sent");
         stream.shutdown(std::net::Shutdown::Write).expect("shut");
         check_ended(&mut stream);

@@ -7,7 +7,7 @@ use dk_abi::{KNOB_GET, KNOB_SET, READ, STATUS_OK, WRITE};
 use dk_control::{Command, Event, Gate, Kind, Let, Point, Record, Reply};
 use rustix::process::Signal;
 
-use crate::rig::{Data, Guest, Program, gate, until};
+use crate::rig::{Changes, Data, Guest, Program, gate};
 
 fn assert_gone(program: &Program) {
     for name in ["dk.sock", "control.sock"] {
@@ -68,15 +68,13 @@ fn it_ends_with_the_parent_that_was_named() {
         .arg(script)
         .current_dir(dir.path())
         .stdin(Stdio::piped());
+    let changes = Changes::of(dir.path());
     let mut parent = shell.spawn().expect("a shell");
-    until("the socket", || {
-        dir.path().join("control.sock").exists().then_some(())
-    });
+    let socket = dir.path().join("control.sock");
+    changes.until("the socket", || socket.exists().then_some(()));
     drop(parent.stdin.take());
     parent.wait().expect("waited for");
-    until("the end", || {
-        (!dir.path().join("control.sock").exists()).then_some(())
-    });
+    changes.until("the end", || (!socket.exists()).then_some(()));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 
 use dk_abi::{HEADER_LEN, Header};
 use dk_control::{Command, Counters, Event, Gate, Kind, Numbered, Point, Record, Reply, Suspicion};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tempfile::TempDir;
 use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserInflight};
 use vhost::vhost_user::{
@@ -101,15 +105,15 @@ impl Program {
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).expect("signalled");
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).expect("signalled");
     }
 
     /// Waits for its end.
     pub(crate) fn ended(&mut self) -> ExitStatus {
-        until("the program's end", || {
-            self.child.try_wait().expect("waited for")
-        })
+        let end = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty());
+        let deadline = Instant::now() + PATIENCE;
+        await_readable(&end.expect("a child"), "the program's end", deadline);
+        self.child.wait().expect("waited for")
     }
 
     pub(crate) fn stderr(&mut self) -> String {
@@ -139,6 +143,11 @@ impl Program {
         text.lines()
             .map(|line| dk_control::from_line(line).expect("a record"))
             .collect()
+    }
+
+    /// Waits until the trace has such a record.
+    pub(crate) fn await_record(&self, what: &str, such: impl Fn(&Record) -> bool) {
+        Changes::of(self.dir.path()).until(what, || self.trace().iter().any(&such).then_some(()));
     }
 
     /// Kibibytes that are resident.
@@ -190,7 +199,8 @@ fn spawn(dir: &Path, arguments: &[&str]) -> Child {
     child.expect("the program starts")
 }
 
-/// Asks until there is an answer.
+/// Asks until there is an answer. Whoever is asked waits for the program: for a reply of its, above
+/// all.
 pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -198,12 +208,65 @@ pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
             return answer;
         }
         assert!(Instant::now() < end, "{what} didn't come in {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-fn connect(path: &Path) -> UnixStream {
-    let stream = until("a listening program", || UnixStream::connect(path).ok());
+/// Waits until a descriptor can be read.
+fn await_readable(fd: &OwnedFd, what: &str, end: Instant) {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).expect("seconds");
+        match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&left)) {
+            Err(Errno::INTR) => {}
+            Ok(0) => panic!("{what} didn't come in {PATIENCE:?}"),
+            ready => {
+                ready.expect("waited");
+                return;
+            }
+        }
+    }
+}
+
+/// Tells when something changes in a directory.
+pub(crate) struct Changes {
+    inotify: OwnedFd,
+}
+
+impl Changes {
+    pub(crate) fn of(dir: &Path) -> Self {
+        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC);
+        let inotify = inotify.expect("an inotify");
+        let changes = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MODIFY;
+        inotify::add_watch(&inotify, dir, changes).expect("watched");
+        Self { inotify }
+    }
+
+    /// Asks at each change until there is an answer.
+    pub(crate) fn until<T>(&self, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(answer) = ask() {
+                return answer;
+            }
+            await_readable(&self.inotify, what, end);
+            // All of them are one.
+            while rustix::io::read(&self.inotify, &mut [0; 4096]).is_ok() {}
+        }
+    }
+}
+
+/// Connects to a program that may not have come so far yet.
+pub(crate) fn connect(path: &Path) -> UnixStream {
+    let listening = "a listening program";
+    let changes = Changes::of(path.parent().expect("a directory"));
+    let stream = changes.until(listening, || {
+        // A socket is there before it listens, or is a dead program's: that lasts for a moment, and
+        // nothing tells when it is over.
+        until(listening, || match UnixStream::connect(path) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => None,
+            connected => Some(connected.ok()),
+        })
+    });
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
     stream
@@ -253,7 +316,7 @@ impl Client {
         match self.lines.read_line(&mut line) {
             Ok(0) => None,
             Ok(_) => Some(dk_control::from_line(&line).expect("a reply")),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
             Err(error) => panic!("the device says nothing: {error}"),
         }
     }
@@ -344,6 +407,23 @@ struct Link {
     call: EventFd,
     err: EventFd,
     calls: Epoll,
+    errors: Epoll,
+}
+
+fn watched(eventfd: &EventFd) -> Epoll {
+    let epoll = Epoll::new().expect("an epoll");
+    let event = EpollEvent::new(EventSet::IN, 0);
+    epoll
+        .ctl(ControlOperation::Add, eventfd.as_raw_fd(), event)
+        .expect("watched");
+    epoll
+}
+
+/// Waits until the eventfd behind it is written, or for as long as anything may take.
+fn await_call(epoll: &Epoll) {
+    let left = PATIENCE.as_millis().try_into().expect("seconds");
+    // One that was interrupted by a signal waits again.
+    let _ = epoll.wait(left, &mut [EpollEvent::default()]);
 }
 
 /// Data of a request.
@@ -424,19 +504,16 @@ impl Guest {
         frontend.set_protocol_features(protocol).expect("agreed");
         frontend.set_features(features).expect("agreed");
         let call = EventFd::new(EFD_NONBLOCK).expect("an eventfd");
-        let calls = Epoll::new().expect("an epoll");
-        let event = EpollEvent::new(EventSet::IN, 0);
-        calls
-            .ctl(ControlOperation::Add, call.as_raw_fd(), event)
-            .expect("watched");
         let kick = EventFd::new(EFD_NONBLOCK).expect("an eventfd");
         let err = EventFd::new(EFD_NONBLOCK).expect("an eventfd");
+        let (calls, errors) = (watched(&call), watched(&err));
         self.link = Some(Link {
             frontend,
             kick,
             call,
             err,
             calls,
+            errors,
         });
     }
 
@@ -549,7 +626,10 @@ impl Guest {
     /// Whether the device says that the ring is broken; waits for it.
     pub(crate) fn await_error(&self) {
         let link = self.link.as_ref().expect("a connection");
-        until("the device's error", || link.err.read().ok());
+        until("the device's error", || {
+            await_call(&link.errors);
+            link.err.read().ok()
+        });
     }
 
     pub(crate) fn used_index(&self) -> u16 {
@@ -610,10 +690,7 @@ impl Guest {
                 Instant::now() < end,
                 "the device answers nothing in {PATIENCE:?}"
             );
-            let mut events = [EpollEvent::default()];
-            let left = PATIENCE.as_millis().try_into().expect("seconds");
-            // One that was interrupted by a signal waits again.
-            let _ = link.calls.wait(left, &mut events);
+            await_call(&link.calls);
             let _ = link.call.read();
         }
         let at = USED + 4 + 8 * u64::from(self.used % QUEUE_SIZE);

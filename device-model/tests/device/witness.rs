@@ -6,9 +6,7 @@ use dk_control::{Event, Kind, Point, Record, Suspicion};
 use vhost::vhost_user::VhostUserFrontend;
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::rig::{
-    AVAILABLE, Client, Data, Guest, Pending, Program, QUEUE_SIZE, TABLE, USED, gate, until,
-};
+use crate::rig::{AVAILABLE, Client, Data, Guest, Pending, Program, QUEUE_SIZE, TABLE, USED, gate};
 
 /// A program with a guest that will be suspected, and a client that hears of it.
 fn suspected() -> (Program, Guest, Client) {
@@ -327,10 +325,8 @@ fn memory_that_changes_while_the_vmm_is_gone_is_nobodys_fault() {
     clear(&guest, TABLE, 0x1000);
     guest.disconnect();
     assert!(matches!(client.event(), Event::LetGo { .. }));
-    until("the end of the connection", || {
-        let gone = |record: &Record| matches!(record, Record::Link { up: false, .. });
-        program.trace().iter().any(gone).then_some(())
-    });
+    let gone = |record: &Record| matches!(record, Record::Link { up: false, .. });
+    program.await_record("the end of the connection", gone);
     assert!(!client.counters().running);
     assert_eq!(program.suspicions(), []);
 }

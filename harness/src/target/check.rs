@@ -1,7 +1,8 @@
 //! What in a target contradicts itself.
 
+use super::errno::{self, errno};
 use super::read::{Spot, Wrong, nearest};
-use super::{AskingOp, Data, Knob, KnobKind, Payload, Target, errno};
+use super::{AskingOp, Data, Knob, KnobKind, Payload, Target};
 
 fn wrong(table: &'static str, name: &str, key: &'static str, what: String) -> Wrong {
     let spot = Spot {

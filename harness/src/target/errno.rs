@@ -40,9 +40,14 @@ const NAMES: &[(&str, i64)] = &[
 ];
 
 /// The result of a call that fails so: `-22` of `EINVAL`.
-pub fn errno(name: &str) -> Option<i64> {
+pub(super) fn errno(name: &str) -> Option<i64> {
     let found = NAMES.iter().find(|(known, _)| *known == name);
     found.map(|(_, number)| -number)
+}
+
+/// The results of calls that fail by these names.
+pub(super) fn errnos(names: &[String]) -> Vec<i64> {
+    names.iter().filter_map(|name| errno(name)).collect()
 }
 
 /// All names, for a hint.

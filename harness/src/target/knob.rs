@@ -6,7 +6,7 @@ use dk_control::Kind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::errno::errno;
+use super::errno::errnos;
 
 /// A file that reaches the driver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -67,7 +67,7 @@ pub enum KnobKind {
 impl Knob {
     /// What an op may give and be right, beside success.
     pub fn fine_results(&self) -> Vec<i64> {
-        self.fine.iter().filter_map(|name| errno(name)).collect()
+        errnos(&self.fine)
     }
 }
 

@@ -27,7 +27,6 @@ mod read;
 mod route;
 pub mod teardown;
 
-pub use errno::errno;
 pub use knob::{Ask, AskingOp, Data, Knob, KnobKind, Payload, Weights};
 pub use route::Detour;
 pub use teardown::{Kind as TeardownKind, Teardown, Way};

@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::errno;
+use super::errno::errnos;
 
 /// What ends the driver: the unload of a module, and other ways beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -132,7 +132,7 @@ impl Way {
 
     /// The errors that it may give.
     pub fn fine(&self) -> Vec<i64> {
-        self.fine.iter().filter_map(|name| errno(name)).collect()
+        errnos(&self.fine)
     }
 
     /// What ends the driver.

@@ -156,7 +156,8 @@ mod tests {
         let nice: std::collections::BTreeSet<_> = (loops.iter())
             .filter_map(|actor| match actor.priority {
                 Priority::Nice(nice) => Some(nice),
-                Priority::Usual | Priority::First => None,
+                Priority::First => None,
+                Priority::Usual => panic!("{actor:?}"),
             })
             .collect();
         assert_eq!(nice.len(), NICE.len());

@@ -30,22 +30,37 @@ const STEP_GRACE_MS: u64 = 1_000;
 /// Actor of the time that loops without a teardown have.
 const TIMER: &str = "timer";
 
+/// What a loop does with a knob, between its open and its close.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    Read,
+    Write,
+    Nothing,
+}
+
+impl Use {
+    /// The open for it.
+    pub(super) fn open(self, knob: &Knob, slot: u32) -> Step {
+        Step::Open {
+            path: knob.path.clone(),
+            read: self != Self::Write && knob.read.is_some(),
+            write: self == Self::Write || knob.read.is_none(),
+            exclusive: false,
+            slot,
+        }
+    }
+}
+
 /// What a loop does.
 #[derive(Clone, Copy)]
-pub(super) enum Does<'a> {
-    Read(&'a Knob),
-    Write(&'a Knob),
-    Open(&'a Knob),
+enum Does<'a> {
+    Use(Use, &'a Knob),
     Detour(&'a Detour),
 }
 
 /// Deals threads by weight: what an op's share comes to whole is its own, the rest is drawn. So two
 /// writers of one attribute meet where they weigh enough, and none is left out that does.
-pub(super) fn deal<'a>(
-    choices: &[(Does<'a>, u32)],
-    threads: usize,
-    rng: &mut ChaCha8Rng,
-) -> Vec<Does<'a>> {
+pub(super) fn deal<T: Copy>(choices: &[(T, u32)], threads: usize, rng: &mut ChaCha8Rng) -> Vec<T> {
     let sum: u64 = choices.iter().map(|(_, weight)| u64::from(*weight)).sum();
     let mut dealt = Vec::new();
     for (does, weight) in choices {
@@ -64,16 +79,16 @@ pub(super) fn deal<'a>(
 }
 
 /// What there is to do with these knobs, with its weight.
-pub(super) fn on_knobs(knobs: &[Knob]) -> Vec<(Does<'_>, u32)> {
+pub(super) fn on_knobs(knobs: &[Knob]) -> Vec<((Use, &Knob), u32)> {
     let mut choices = Vec::new();
     for knob in knobs {
         let weights = knob.weights;
         let write = knob.write.as_ref().map_or(0, |_| weights.write);
         let read = knob.read.map_or(0, |_| weights.read);
         choices.extend([
-            (Does::Read(knob), read),
-            (Does::Write(knob), write),
-            (Does::Open(knob), weights.open),
+            ((Use::Read, knob), read),
+            ((Use::Write, knob), write),
+            ((Use::Nothing, knob), weights.open),
         ]);
     }
     choices.retain(|(_, weight)| *weight > 0);
@@ -178,7 +193,10 @@ impl Builder<'_> {
     ) -> Vec<u32> {
         let mut held = Vec::new();
         let knobs: Vec<_> = self.target.knobs().cloned().collect();
-        let mut choices = on_knobs(&knobs);
+        let on_knobs = on_knobs(&knobs).into_iter();
+        let mut choices: Vec<_> = on_knobs
+            .map(|((use_of, knob), weight)| (Does::Use(use_of, knob), weight))
+            .collect();
         let detours = self.target.target.detours.clone();
         let detours = detours.iter().filter(|detour| detour.weight > 0);
         choices.extend(detours.map(|it| (Does::Detour(it), it.weight)));
@@ -188,14 +206,16 @@ impl Builder<'_> {
             _ => sharing.ahead(loops.threads, rng),
         };
         for (index, does) in deal(&choices, loops.threads, rng).into_iter().enumerate() {
-            let priority = match ahead == Some(index) {
-                true => Priority::First,
-                false => sharing.priority(rng),
-            };
-            let (actor, slot) = self.looper(index, does, torn_down, priority, rng);
+            let (actor, slot) = self.looper(index, does, torn_down, rng);
             held.extend(slot);
             let actor = &mut self.plan.episode.actors[actor];
-            actor.priority = priority;
+            match ahead == Some(index) {
+                true => {
+                    actor.priority = Priority::First;
+                    actor.steps.insert(0, doze(rng));
+                }
+                false => actor.priority = sharing.priority(rng),
+            }
             if sharing.together {
                 actor.cpu = 0;
             }
@@ -218,36 +238,23 @@ impl Builder<'_> {
         index: usize,
         does: Does<'_>,
         torn_down: bool,
-        priority: Priority,
         rng: &mut ChaCha8Rng,
     ) -> (usize, Option<u32>) {
-        let knob = match does {
-            Does::Read(knob) | Does::Write(knob) | Does::Open(knob) => knob,
+        let (use_of, knob) = match does {
+            Does::Use(use_of, knob) => (use_of, knob),
             Does::Detour(detour) => {
                 let number = self.actor(&format!("{}-{index}", detour.name), false, None);
-                if priority == Priority::First {
-                    self.act(number, doze(rng));
-                }
                 let actor = &mut self.plan.episode.actors[number];
-                actor.steps.extend(detour.steps.iter().cloned());
+                actor.steps = detour.steps.clone();
                 actor.repeat = Repeat::UntilOthersEnd;
                 return (number, None);
             }
         };
         let slot = LOOPS + index as u32;
-        let open = Step::Open {
-            path: knob.path.clone(),
-            read: !matches!(does, Does::Write(_)) && knob.read.is_some(),
-            write: matches!(does, Does::Write(_)) || knob.read.is_none(),
-            exclusive: false,
-            slot,
-        };
+        let open = use_of.open(knob, slot);
         // What a teardown takes away must be opened again.
-        let held = knob.hold && !torn_down && !matches!(does, Does::Open(_));
+        let held = knob.hold && !torn_down && use_of != Use::Nothing;
         let mut steps = Vec::new();
-        if priority == Priority::First {
-            steps.push(doze(rng));
-        }
         match held {
             true => self.before(open, Rule::ComesUp, Expect::OkOr(vec![ENOENT, ENODEV])),
             false => steps.push(open),
@@ -257,9 +264,9 @@ impl Builder<'_> {
         let data = knob.write.as_ref().map_or(&[][..], Data::all);
         let first = rng.random_range(0..data.len().max(1));
         for next in first..first + count {
-            match does {
-                Does::Read(_) => steps.extend(Self::op(knob, AskingOp::Read, slot)),
-                Does::Write(_) => {
+            match use_of {
+                Use::Read => steps.extend(Self::op(knob, AskingOp::Read, slot)),
+                Use::Write => {
                     let data = data.get(next % data.len().max(1));
                     let random = rng.random();
                     steps.extend(data.map(|data| Step::Write {
@@ -267,7 +274,7 @@ impl Builder<'_> {
                         data: data.text(random),
                     }));
                 }
-                Does::Open(_) | Does::Detour(_) => {}
+                Use::Nothing => {}
             }
         }
         if !held {

@@ -4,9 +4,9 @@ use knobrig_proto::{Repeat, Step};
 use rand_chacha::ChaCha8Rng;
 
 use super::build::{Builder, SLOT};
-use super::loops::{Does, deal, on_knobs};
+use super::loops::{Use, deal, on_knobs};
 use crate::target::teardown::Act;
-use crate::target::{AskingOp, Data, Payload};
+use crate::target::{AskingOp, Data, Knob, Payload};
 
 /// Loads and unloads in one episode: the loop's own start and end don't weigh.
 const ROUNDS: usize = 20;
@@ -38,45 +38,34 @@ impl Builder<'_> {
         let threads = THREADS - usize::from(way.is_some());
         let knobs: Vec<_> = self.target.knobs().cloned().collect();
         // On what, the target knows, and so do people.
-        for (index, does) in deal(&on_knobs(&knobs), threads, rng)
-            .into_iter()
-            .enumerate()
-        {
-            self.plain_loop(index, does);
+        let dealt = deal(&on_knobs(&knobs), threads, rng);
+        for (index, (use_of, knob)) in dealt.into_iter().enumerate() {
+            self.plain_loop(index, use_of, knob);
         }
         self.unload_at_zero();
         self.unload_helpers();
     }
 
     /// A thread that opens, does one thing and closes, again and again.
-    fn plain_loop(&mut self, index: usize, does: Does<'_>) {
+    fn plain_loop(&mut self, index: usize, use_of: Use, knob: &Knob) {
         let slot = SLOT + index as u32;
-        let (knob, ops) = match does {
-            Does::Read(knob) => (knob, vec![Self::op(knob, AskingOp::Read, slot)]),
+        let ops: Vec<_> = match use_of {
+            Use::Read => vec![Self::op(knob, AskingOp::Read, slot)],
             // In turns what may be written; each thread begins with another.
-            Does::Write(knob) => {
+            Use::Write => {
                 let data = knob.write.as_ref().map_or(&[][..], Data::all);
                 let write = |data: &Payload| {
                     let data = data.text(index as u64);
                     Some(Step::Write { slot, data })
                 };
                 let in_turns = data.iter().cycle().skip(index).take(data.len());
-                (knob, in_turns.map(write).collect())
+                in_turns.map(write).collect()
             }
-            Does::Open(knob) => (knob, vec![None]),
-            Does::Detour(_) => return,
+            Use::Nothing => vec![None],
         };
         let actor = self.actor(&format!("{}-{index}", knob.name), false, None);
         for op in ops {
-            let write = matches!(op, Some(Step::Write { .. }));
-            let open = Step::Open {
-                path: knob.path.clone(),
-                read: !write && knob.read.is_some(),
-                write: write || knob.read.is_none(),
-                exclusive: false,
-                slot,
-            };
-            self.act(actor, open);
+            self.act(actor, use_of.open(knob, slot));
             if let Some(step) = op {
                 self.act(actor, step);
             }

@@ -259,7 +259,7 @@ impl Builder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::plan::{Check, plan};
+    use crate::judge::plan::plan;
     use crate::target::Chosen;
 
     #[test]
@@ -267,13 +267,10 @@ mod tests {
         let target = Chosen::find("pci_override", None, None).expect("built in");
         let points = Points::among(["bind_store".to_owned()]);
         let plans = (1..40).map(|number| plan(&target, &points, 1, number, &[Shape::Placed]));
-        let writes = |plan: crate::judge::plan::Plan| {
-            let checks = plan.checks.into_iter();
-            checks.filter(|check| check.rule == Rule::OpSucceeds)
-        };
-        let expects: Vec<_> = (plans.filter(|plan| plan.shape == Shape::Survey))
-            .flat_map(writes)
-            .map(|Check { expect, .. }| expect)
+        let surveys = plans.filter(|plan| plan.shape == Shape::Survey);
+        let expects: Vec<_> = (surveys.flat_map(|plan| plan.checks))
+            .filter(|check| check.rule == Rule::OpSucceeds)
+            .map(|check| check.expect)
             .collect();
         assert!(expects.contains(&Expect::OkOr(vec![ENODEV])), "{expects:?}");
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::super::prepare::{self, Prepared, Wanted};
 use super::super::run::{say, say_json};
-use super::search::{Search, median_ms, search};
+use super::search::{Search, search};
 use crate::cli::{DetectArgs, Format};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -72,7 +72,7 @@ impl Searches {
     fn of(searches: Vec<Search>) -> Self {
         Self {
             found: searches.iter().filter(|it| it.title.is_some()).count(),
-            ms: median_ms(&searches),
+            ms: Median::of(searches.iter().map(|it| it.ms).collect()),
             episodes: Median::of(searches.iter().map(|it| it.episodes).collect()),
             searches,
         }

@@ -17,10 +17,11 @@ use crate::target::Chosen;
 const VERSION: u32 = 2;
 
 const METHOD: &str = "each seed boots a fresh guest of one image for each side, one after the other; \
-    a side without delays has no plugin in its QEMU; the time is the guest's, from the start of the first episode's actors to the first finding: what \
-    they need is loaded and made before that, by either side (set_up_ms); the loops are four threads that go through open, one op and close, on knobs by their weights, a teardown \
-    among them where the target has one; a side that finds nothing counts with its whole budget; found a \
-    second is what was found over all the time that was looked";
+    a side without delays has no plugin in its QEMU; the time is the guest's, from the start of the \
+    first episode's actors to the first finding: what they need is loaded and made before that, by \
+    either side (set_up_ms); the loops are four threads that go through open, one op and close, on \
+    knobs by their weights, a teardown among them where the target has one; a side that finds nothing \
+    counts with its whole budget; found a second is what was found over all the time that was looked";
 
 #[derive(Debug, Serialize)]
 struct Benchmark {
@@ -79,7 +80,7 @@ pub(super) fn run(arguments: &FindArgs) -> Result<Exit, Error> {
             let line = |name, side: &[Search]| {
                 let last = side.last();
                 let title = last.and_then(|it| it.title.as_deref()).unwrap_or("nothing");
-                format!("{name} {:>6} ms {title}", last.map_or(0, racing_ms))
+                format!("{name} {:>6} ms {title}", last.map_or(0, Search::racing_ms))
             };
             say(&format!(
                 "seed {seed}: {}; {}\n",
@@ -88,6 +89,7 @@ pub(super) fn run(arguments: &FindArgs) -> Result<Exit, Error> {
             ))?;
         }
     }
+    let median = |side: &[Search]| Median::of(side.iter().map(Search::racing_ms).collect());
     let (one, other) = (median(&rig), median(&loops));
     let (rig_per_s, loops_per_s) = (per_s(&rig), per_s(&loops));
     let result = Benchmark {
@@ -130,18 +132,9 @@ fn text(result: &Benchmark, one: &Median, other: &Median) -> String {
     )
 }
 
-/// Time of a search without its set-up.
-fn racing_ms(search: &Search) -> u64 {
-    search.ms.saturating_sub(search.set_up_ms)
-}
-
-fn median(side: &[Search]) -> Median {
-    Median::of(side.iter().map(racing_ms).collect())
-}
-
 /// Found, over all the time that was looked.
 fn per_s(side: &[Search]) -> f64 {
     let found = side.iter().filter(|search| search.title.is_some()).count();
-    let ms: u64 = side.iter().map(racing_ms).sum();
+    let ms: u64 = side.iter().map(Search::racing_ms).sum();
     found as f64 * 1000.0 / ms.max(1) as f64
 }

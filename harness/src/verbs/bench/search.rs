@@ -9,7 +9,6 @@ use super::super::campaign::{Campaign, Mix, Settings};
 use super::super::prepare::Prepared;
 use crate::error::Error;
 use crate::judge::plan::Shape;
-use crate::judge::statistics::Median;
 use crate::report::dir::RunDir;
 use crate::report::progress::Goal;
 use crate::target::Chosen;
@@ -27,6 +26,13 @@ pub(super) struct Search {
     pub(super) episodes: u64,
     /// What was found.
     pub(super) title: Option<String>,
+}
+
+impl Search {
+    /// Its time without the set-up.
+    pub(super) fn racing_ms(&self) -> u64 {
+        self.ms.saturating_sub(self.set_up_ms)
+    }
 }
 
 /// Looks for a finding in a fresh guest, by episodes of these shapes, or of the usual mix.
@@ -59,9 +65,4 @@ pub(super) fn search(
             .unwrap_or_else(|| summary.episodes()),
         title: found.map(|it| it.title.clone()),
     })
-}
-
-/// The median time of some searches, with its interval.
-pub(super) fn median_ms(searches: &[Search]) -> Median {
-    Median::of(searches.iter().map(|search| search.ms).collect())
 }

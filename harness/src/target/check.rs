@@ -2,7 +2,7 @@
 
 use super::errno::{self, errno};
 use super::read::{Spot, Wrong, nearest};
-use super::{AskingOp, Data, Knob, KnobKind, Payload, Target};
+use super::{AskingOp, Data, Knob, KnobKind, Loops, Payload, Target};
 
 fn wrong(table: &'static str, name: &str, key: &'static str, what: String) -> Wrong {
     let spot = Spot {
@@ -32,24 +32,43 @@ impl Target {
             let what = "cpus: 2 to 8 are possible".to_owned();
             return Err(wrong("cpus", "", "", what));
         }
-        if let Some(loops) = &self.loops
-            && (loops.threads == 0 || loops.threads > 64 || loops.spinners > 64)
-        {
-            let what = "loops: 1 to 64 threads and up to 64 spinners are possible".to_owned();
+        self.loops
+            .iter()
+            .try_for_each(|loops| self.check_loops(loops))
+    }
+
+    fn check_loops(&self, loops: &Loops) -> Result<(), Wrong> {
+        const MOST: usize = 64;
+        let most = [loops.threads, loops.spinners, loops.plain.len()];
+        if loops.threads == 0 || most.into_iter().any(|count| count > MOST) {
+            let what = format!(
+                "loops: 1 to {MOST} threads, up to {MOST} spinners and up to {MOST} plain loops \
+                 are possible"
+            );
             return Err(wrong("loops", "", "", what));
         }
-        if let Some(loops) = &self.loops {
-            let of_a_hundred = [
-                ("share", loops.share),
-                ("teardowns", loops.teardowns),
-                ("together", loops.together),
-                ("priorities", loops.priorities),
-                ("interrupted", loops.interrupted),
-            ];
-            if let Some((key, _)) = of_a_hundred.into_iter().find(|(_, share)| *share > 100) {
-                let what = format!("loops: {key} is of a hundred: 0 to 100 are possible");
-                return Err(wrong("loops", "", key, what));
-            }
+        let of_a_hundred = [
+            ("share", loops.share),
+            ("teardowns", loops.teardowns),
+            ("together", loops.together),
+            ("priorities", loops.priorities),
+            ("interrupted", loops.interrupted),
+            ("rests", loops.rests),
+        ];
+        if let Some((key, _)) = of_a_hundred.into_iter().find(|(_, share)| *share > 100) {
+            let what = format!("loops: {key} is of a hundred: 0 to 100 are possible");
+            return Err(wrong("loops", "", key, what));
+        }
+        let knobs = self.knobs.iter().map(|knob| knob.name.as_str());
+        let ways = self.teardown.others.iter().map(|way| way.name.as_str());
+        let known: Vec<_> = knobs.chain(ways).collect();
+        if let Some(name) = (loops.plain.iter()).find(|name| !known.contains(&name.as_str())) {
+            let hint = nearest(name, known.into_iter());
+            let hint = hint.map_or(String::new(), |it| format!("; did you mean {it}?"));
+            let what = format!(
+                "loops: plain {name}, no [[knob]] and no [[teardown]] beside the unload{hint}"
+            );
+            return Err(wrong("loops", "", "plain", what));
         }
         Ok(())
     }

@@ -142,6 +142,11 @@ pub struct Loops {
     /// up: what is freed later (by RCU, by a work) is gone by then.
     #[serde(default = "Loops::rests")]
     pub rests: u32,
+    /// What `bench find` races the rig against: the threads that a person would start, each by the
+    /// name of the knob that it opens, uses and closes, or of the teardown that it goes through.
+    /// Without it, four threads: the first teardown and the knobs, in the order of this file.
+    #[serde(default)]
+    pub plain: Vec<String>,
 }
 
 impl Loops {

@@ -59,6 +59,12 @@ fn a_mistake_is_told_with_its_place_and_a_hint() {
             "no [[device]] rng1",
         ),
         ("\"EAGAIN\"", "\"EAGIAN\"", "did you mean EAGAIN?"),
+        (
+            "plain = [\"unbind\"",
+            "plain = [\"unbnd\"",
+            "did you mean unbind?",
+        ),
+        ("rests = 95", "rests = 101", "rests is of a hundred"),
     ] {
         assert!(shown.contains(from), "{from}");
         std::fs::write(&path, shown.replacen(from, to, 1)).expect("writes");

@@ -60,7 +60,7 @@ enum Does<'a> {
 
 /// Deals threads by weight: what an op's share comes to whole is its own, the rest is drawn. So two
 /// writers of one attribute meet where they weigh enough, and none is left out that does.
-pub(super) fn deal<T: Copy>(choices: &[(T, u32)], threads: usize, rng: &mut ChaCha8Rng) -> Vec<T> {
+fn deal<T: Copy>(choices: &[(T, u32)], threads: usize, rng: &mut ChaCha8Rng) -> Vec<T> {
     let sum: u64 = choices.iter().map(|(_, weight)| u64::from(*weight)).sum();
     let mut dealt = Vec::new();
     for (does, weight) in choices {
@@ -79,7 +79,7 @@ pub(super) fn deal<T: Copy>(choices: &[(T, u32)], threads: usize, rng: &mut ChaC
 }
 
 /// What there is to do with these knobs, with its weight.
-pub(super) fn on_knobs(knobs: &[Knob]) -> Vec<((Use, &Knob), u32)> {
+fn on_knobs(knobs: &[Knob]) -> Vec<((Use, &Knob), u32)> {
     let mut choices = Vec::new();
     for knob in knobs {
         let weights = knob.weights;

@@ -381,7 +381,7 @@ pub fn plan(target: &Chosen, points: &Points, seed: u64, number: u64, shapes: &[
         Shape::Loops => builder.loops(&mut rng),
         // An order is made of a finding, never of a seed.
         Shape::Delays | Shape::Instructions => builder.delays(&mut rng),
-        Shape::Naive => builder.naive(&mut rng),
+        Shape::Naive => builder.naive(),
     }
     let off = &target.target.rules.off;
     builder
@@ -524,6 +524,27 @@ mod tests {
                 .is_some_and(|actor| step < actor.steps.len()),
             Place::After(step) => step < plan.episode.after.len(),
         }
+    }
+
+    #[test]
+    fn plain_loops_are_what_the_target_says_or_its_file_in_order() {
+        let threads = |target: &Chosen| -> Vec<String> {
+            let plan = plan(target, &Points::default(), 1, 1, &[Shape::Naive]);
+            let actors = plan.episode.actors.into_iter();
+            actors.skip(1).map(|actor| actor.name).collect()
+        };
+        let mut target = Chosen::find("virtio_rng", None, None).expect("built in");
+        let said = ["unbind", "rng_current-1", "rng_selected-2", "hwrng-3"];
+        assert_eq!(threads(&target), said);
+        let loops = target.target.loops.as_mut().expect("has loops");
+        loops.plain.clear();
+        let in_order = [
+            "unbind",
+            "rng_current-1",
+            "rng_selected-2",
+            "rng_available-3",
+        ];
+        assert_eq!(threads(&target), in_order);
     }
 
     proptest! {

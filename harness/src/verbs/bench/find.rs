@@ -19,9 +19,9 @@ const VERSION: u32 = 2;
 const METHOD: &str = "each seed boots a fresh guest of one image for each side, one after the other; \
     a side without delays has no plugin in its QEMU; the time is the guest's, from the start of the \
     first episode's actors to the first finding: what they need is loaded and made before that, by \
-    either side (set_up_ms); the loops are four threads that go through open, one op and close, on \
-    knobs by their weights, a teardown among them where the target has one; a side that finds nothing \
-    counts with its whole budget; found a second is what was found over all the time that was looked";
+    either side (set_up_ms); the loops are the threads that the target calls plain: each goes through \
+    open, one op and close of its knob, or through its teardown; a side that finds nothing counts \
+    with its whole budget; found a second is what was found over all the time that was looked";
 
 #[derive(Debug, Serialize)]
 struct Benchmark {

@@ -7,13 +7,15 @@ use super::prepare::{self, Need, Prepared, Wanted};
 use crate::cli::{Format, ReportTo, RunArgs};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::judge::plan::{Shape, may_delay};
+use crate::judge::finding::kebab;
+use crate::judge::plan::{Shape, lacks, may_delay};
 use crate::judge::summary::Summary;
 use crate::report::dir::{RunDir, write_whole};
 use crate::report::format::render_cases;
 use crate::report::format::suite::Suite;
 use crate::report::human;
 use crate::report::progress::{Goal, SetUp};
+use crate::target::Chosen;
 
 /// A seed is drawn from so many random bytes.
 const SEED_BYTES: usize = 8;
@@ -25,6 +27,7 @@ const SEED_BYTES: usize = 8;
 pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
     let started = std::time::Instant::now();
     let target = arguments.driver.choose()?;
+    has_shapes(&target, &arguments.shapes)?;
     let seed = seed_or_random(arguments.seed)?;
     let path = arguments
         .out
@@ -64,6 +67,19 @@ pub fn run(arguments: &RunArgs, command: Vec<String>) -> Result<Exit, Error> {
     let suite = Suite::of_run(&ended, &campaign.findings(), campaign.dir());
     write_cases(&arguments.beside.reports, &suite)?;
     Ok(ended.exit())
+}
+
+/// What was asked for must be possible: by the target, before anything is set up for it.
+pub(super) fn has_shapes(target: &Chosen, shapes: &[Shape]) -> Result<(), Error> {
+    for shape in shapes {
+        if let Some(needs) = lacks(target, *shape) {
+            let (name, title) = (kebab(shape), target.title());
+            return Err(Error::Usage(format!(
+                "--shapes {name}: {title} can't have such episodes: its target file would need {needs}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Nothing but delays was asked for, so they must be possible.

@@ -48,6 +48,19 @@ fn an_unknown_target_is_told_with_those_there_are() {
 }
 
 #[test]
+fn a_shape_that_the_target_can_not_have_is_told_with_what_it_lacks() {
+    for (target, shape, needs) in [
+        ("mydrv", "loops", "[loops]"),
+        ("null_blk", "gated", "`asks`"),
+        ("null_blk", "placed", "no [[up]]"),
+        ("pci_override", "stress,late", "[patience]"),
+    ] {
+        let told = ["can't have such episodes", needs];
+        refused(&["--target", target, "--shapes", shape], 2, &told);
+    }
+}
+
+#[test]
 fn a_seed_out_of_range_is_refused() {
     refused(
         &["--seed", "18446744073709551616"],

@@ -431,7 +431,7 @@ pub fn mix(target: &Chosen, vcpus: bool, shapes: &[Shape]) -> Vec<(Shape, f64)> 
     let delays = vcpus && may_delay(target, shapes);
     let can = |shape| match shape {
         Shape::Delays => delays,
-        shape => can(target, shape),
+        shape => lacks(target, shape).is_none(),
     };
     let usual = MIX
         .iter()
@@ -465,34 +465,51 @@ fn pick_shape(target: &Chosen, points: &Points, rng: &mut ChaCha8Rng, shapes: &[
         .map_or(Shape::Stress, |(shape, _)| *shape)
 }
 
-/// Whether the target says what a shape needs.
-fn can(target: &Chosen, shape: Shape) -> bool {
+/// What a target would have to say for a shape, and doesn't. Whether vCPUs can be delayed is no
+/// target's to say.
+pub fn lacks(target: &Chosen, shape: Shape) -> Option<&'static str> {
     let about = &target.target;
-    match shape {
-        Shape::Gated => build::gateable(target).next().is_some(),
-        Shape::Counts => about.rules.refcnt.is_some(),
-        Shape::Unbind => about.unbind.is_some() && !unbind::victims(target).is_empty(),
-        Shape::Elsewhere => about.elsewhere.is_some() && target.lifetime.elsewhere.is_some(),
-        Shape::Late => about.patience.is_some() && !late::pairs(target).is_empty(),
-        Shape::ProbeFails => about
-            .patience
-            .as_ref()
-            .is_some_and(|patience| patience.probe_asks.is_some()),
-        Shape::Stress | Shape::Birth => true,
-        // Whether an open knob keeps the module must be known.
-        Shape::Placed => {
-            !target.lifetime.refuses && about.up.is_empty() && !Program::all(target).is_empty()
+    let (has, needs) = match shape {
+        Shape::Gated => (
+            build::gateable(target).next().is_some(),
+            "a [[knob]] with `asks`, whose answer the device can hold",
+        ),
+        Shape::Counts => (about.rules.refcnt.is_some(), "[rules] refcnt"),
+        Shape::Unbind => (
+            about.unbind.is_some() && !unbind::victims(target).is_empty(),
+            "`unbind`, and a [[knob]] with `asks` or `poll`",
+        ),
+        Shape::Elsewhere => (
+            about.elsewhere.is_some() && target.lifetime.elsewhere.is_some(),
+            "[elsewhere], and `elsewhere` of its lifetime",
+        ),
+        Shape::Late => (
+            about.patience.is_some() && !late::pairs(target).is_empty(),
+            "[patience], and knobs with `asks`",
+        ),
+        Shape::ProbeFails => {
+            let patience = about.patience.as_ref();
+            (
+                patience.is_some_and(|patience| patience.probe_asks.is_some()),
+                "[patience] probe_asks",
+            )
         }
-        // A survey and orders are made on purpose; loops are chosen by the target's own share; for
-        // delays it takes more than a target.
-        Shape::Survey
+        // Whether an open knob keeps the module must be known.
+        Shape::Placed => (
+            !target.lifetime.refuses && about.up.is_empty() && !Program::all(target).is_empty(),
+            "a lifetime without `refuses`, no [[up]], and knobs to put in order with the unload",
+        ),
+        Shape::Loops => (about.loops.is_some(), "[loops]"),
+        Shape::Stress
+        | Shape::Birth
+        | Shape::Survey
         | Shape::Ordered
-        | Shape::Loops
         | Shape::Leaks
         | Shape::Naive
         | Shape::Delays
-        | Shape::Instructions => false,
-    }
+        | Shape::Instructions => (true, ""),
+    };
+    (!has).then_some(needs)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::super::prepare::{self, Need, Prepared, Wanted};
-use super::super::run::{delays_or_else, say, say_json};
+use super::super::run::{delays_or_else, has_shapes, say, say_json};
 use super::search::{Search, search};
 use crate::cli::{FindArgs, Format};
 use crate::error::Error;
@@ -56,6 +56,7 @@ pub(super) fn run(arguments: &FindArgs) -> Result<Exit, Error> {
             target.target.name
         )));
     }
+    has_shapes(&target, &arguments.shapes)?;
     let wanted = Wanted {
         kernel: arguments.kernel.choice(),
         accel: arguments.accel,

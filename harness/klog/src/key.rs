@@ -11,10 +11,17 @@ use crate::report::{Class, Frame, Part, Role, Stack};
 use crate::skip::{COMMON, SkipSet};
 use crate::unloaded;
 
+/// Words of the keys that [`tells_less`] reads.
+const BAD_ACCESS: &str = "bad-access in ";
+const FREED: &str = "use-after-free of ";
+const FREED_IN: &str = ", freed in ";
+const FREED_BY: &str = " by ";
+const TOUCHED_BY: &str = ", touched by ";
+
 /// Generic words for a kind of damage; whoever has one is known by it, so that a read and a write,
 /// or KASAN and a page fault, in one function are one bug.
 const GENERIC: &[&str] = &[
-    "bad-access in ",
+    BAD_ACCESS,
     "invalid-free in ",
     "stall in ",
     "hang in ",
@@ -57,11 +64,9 @@ impl Known<'_> {
         let cache = (verdict.object.as_ref())
             .and_then(|it| it.cache.as_deref())
             .filter(|cache| !cache.starts_with("kmalloc-"));
-        let mut key = format!(
-            "use-after-free of {}, freed in {place}",
-            cache.unwrap_or("an object")
-        );
-        for (word, part) in [(" by ", self.killer), (", touched by ", self.victim)] {
+        let object = cache.unwrap_or("an object");
+        let mut key = format!("{FREED}{object}{FREED_IN}{place}");
+        for (word, part) in [(FREED_BY, self.killer), (TOUCHED_BY, self.victim)] {
             if let Some(part) = part {
                 key.push_str(word);
                 key.push_str(parts::kind(part));
@@ -138,6 +143,54 @@ impl Known<'_> {
     }
 }
 
+/// Whether the report of a key may be of the bug of another key, and only tells less of it: whoever
+/// touches an object while it is being freed gets a report without the place where that is, or with
+/// half its stack. `titled` is the title of the other.
+pub fn tells_less(key: &str, than: &str, titled: &str) -> bool {
+    let Some(whole) = Freed::read(than) else {
+        return false;
+    };
+    match key.strip_prefix(BAD_ACCESS) {
+        Some(function) => titled
+            .rsplit_once(" in ")
+            .is_some_and(|(_, it)| it == function),
+        None => Freed::read(key).is_some_and(|half| {
+            let known = Freed {
+                killer: half.killer,
+                ..whole
+            };
+            half.killer.is_none() && whole.killer.is_some() && half == known
+        }),
+    }
+}
+
+/// The parts of a key of an object that was touched after it had been freed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Freed<'a> {
+    object: &'a str,
+    place: &'a str,
+    killer: Option<&'a str>,
+    victim: Option<&'a str>,
+}
+
+impl<'a> Freed<'a> {
+    fn read(key: &'a str) -> Option<Self> {
+        let split = |text: &'a str, word| match text.rsplit_once(word) {
+            Some((text, part)) => (text, Some(part)),
+            None => (text, None),
+        };
+        let (object, rest) = key.strip_prefix(FREED)?.split_once(FREED_IN)?;
+        let (rest, victim) = split(rest, TOUCHED_BY);
+        let (place, killer) = split(rest, FREED_BY);
+        Some(Self {
+            object,
+            place,
+            killer,
+            victim,
+        })
+    }
+}
+
 /// Where an object was freed. Of one that goes by its count, that is where the last reference was
 /// given back: what its release does is the same for everyone. Of the callers of the allocator the
 /// first in a module, else the first that means something.
@@ -183,4 +236,36 @@ fn in_module(case: &Case<'_>) -> bool {
                 .iter()
                 .any(|f| f.reliable && (f.module.is_some() || f.place.is_some()))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str =
+        "use-after-free of an object, freed in m::teardown by a teardown, touched by an op";
+    const TITLE: &str = "KASAN: slab-use-after-free Read in m::store";
+
+    #[test]
+    fn a_report_without_the_free_may_be_of_the_bug_that_has_one() {
+        assert!(tells_less("bad-access in m::store", WHOLE, TITLE));
+        let half = "use-after-free of an object, freed in m::teardown, touched by an op";
+        assert!(tells_less(half, WHOLE, TITLE));
+    }
+
+    #[test]
+    fn another_function_or_place_is_another_bug() {
+        for other in [
+            "bad-access in m::show",
+            "bad-access in store",
+            "use-after-free of an object, freed in m::release, touched by an op",
+            "use-after-free of an object, freed in m::teardown, touched by a worker",
+            "use-after-free of an object, freed in m::teardown by an op, touched by an op",
+            "use-after-free of dentry, freed in m::teardown, touched by an op",
+            WHOLE,
+        ] {
+            assert!(!tells_less(other, WHOLE, TITLE), "{other}");
+        }
+        assert!(!tells_less(WHOLE, "bad-access in m::store", TITLE));
+    }
 }

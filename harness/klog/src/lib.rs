@@ -44,6 +44,7 @@ mod stream;
 mod unloaded;
 
 pub use history::{Generation, History, Place, Section, Symbol, Symbols};
+pub use key::tells_less;
 pub use line::Caller;
 pub use reader::Reader;
 pub use report::{

@@ -1,7 +1,6 @@
 //! Findings: failures with the same key are one, with a count.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 
 use dk_control::{Event, Suspicion};
@@ -124,6 +123,14 @@ impl Evidence {
         }
     }
 
+    /// What the failure is known by.
+    pub fn name(&self) -> Name {
+        Name {
+            title: self.title(),
+            key: self.key(),
+        }
+    }
+
     /// The evidence in its own words.
     pub fn text(&self) -> String {
         match self {
@@ -156,11 +163,37 @@ pub fn evidence(
     evidence
 }
 
+/// What a failure is known by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// One line.
+    pub title: String,
+    /// What equal failures share.
+    pub key: String,
+}
+
+impl Name {
+    /// Whether both are of one bug, as far as they tell.
+    pub fn may_be(&self, other: &Self) -> bool {
+        self.key == other.key || self.tells_less(other) || other.tells_less(self)
+    }
+
+    /// Whether this may be of the other's bug, but tells less of it.
+    fn tells_less(&self, than: &Self) -> bool {
+        let [key, whole] = [self, than].map(|name| name.key.strip_prefix(KERNEL));
+        let both = key.zip(whole);
+        both.is_some_and(|(key, whole)| knobrig_klog::tells_less(key, whole, &than.title))
+    }
+}
+
+/// Begins the keys of what the kernel reported.
+const KERNEL: &str = "kernel ";
+
 fn kernel_key(report: &Report) -> String {
     match report.waits_in().filter(|it| it.in_module) {
         // Whether the kernel says so first, or whoever waited for it, is chance.
         Some(waits) => driver_hangs(&waits),
-        None => format!("kernel {}", report.key),
+        None => format!("{KERNEL}{}", report.key),
     }
 }
 
@@ -323,6 +356,35 @@ impl Finding {
         let episode = self.episode.as_ref();
         episode.is_none_or(|plan| plan.shape.by_chance())
     }
+
+    /// What it is known by.
+    fn name(&self) -> Name {
+        Name {
+            title: self.title.clone(),
+            key: self.key.clone(),
+        }
+    }
+
+    /// The same, met again. What shows it for certain is worth more than what came first, and so is
+    /// what tells more of it.
+    fn with(mut self, now: Self) -> Self {
+        let places = self.is_by_chance() && !now.is_by_chance();
+        let as_sure = self.is_by_chance() == now.is_by_chance();
+        let tells_more = self.name().tells_less(&now.name());
+        if tells_more {
+            self.key = now.key;
+        }
+        if places || tells_more && as_sure {
+            self.placed = Some(now.first);
+            self.evidence = now.evidence;
+            self.oracles = now.oracles;
+            self.also = now.also;
+            self.reproducer = now.reproducer;
+            self.episode = now.episode;
+            self.record = now.record;
+        }
+        self
+    }
 }
 
 /// The findings of a run.
@@ -352,14 +414,13 @@ impl Findings {
         record: Option<Record>,
     ) -> &Finding {
         let number = self.by_key.len() + 1;
-        let title = evidence.title();
+        let Name { title, key } = evidence.name();
         let mut oracles = vec![evidence.oracle().to_owned()];
         for other in others {
             if !oracles.iter().any(|it| it == other.oracle()) {
                 oracles.push(other.oracle().to_owned());
             }
         }
-        let key = evidence.key();
         let now = Finding {
             version: VERSION,
             number,
@@ -377,36 +438,46 @@ impl Findings {
             episode: episode.cloned(),
             record,
         };
-        let finding = match self.by_key.entry(key) {
-            Entry::Vacant(entry) => entry.insert(now),
-            Entry::Occupied(entry) => {
-                let finding = entry.into_mut();
-                if finding.is_by_chance() && !now.is_by_chance() {
-                    // What shows it for certain is worth more than what came first.
-                    finding.placed = Some(now.first);
-                    finding.evidence = now.evidence;
-                    finding.oracles = now.oracles;
-                    finding.also = now.also;
-                    finding.reproducer = now.reproducer;
-                    finding.episode = now.episode;
-                    finding.record = now.record;
-                }
-                finding
-            }
+        let known = self.known_as(&now.name()).map(str::to_owned);
+        let known = known.and_then(|key| self.by_key.remove(&key));
+        let mut finding = match known {
+            None => now,
+            Some(known) => known.with(now),
         };
         let known = finding.title == title || finding.alt_titles.contains(&title);
         if !known && finding.alt_titles.len() < MOST_TITLES {
             finding.alt_titles.push(title);
         }
         finding.count += 1;
-        finding
+        self.by_key.entry(finding.key.clone()).or_insert(finding)
     }
 
-    /// Whether a report of this episode would be kept: it is new, or places what was met by chance.
+    /// The key under which a failure is known: its own, or that of the first finding that may be the
+    /// same and tells less or more. Freed memory is freed memory; of a fault in the same function
+    /// that is not sure.
+    fn known_as(&self, name: &Name) -> Option<&str> {
+        if let Some((key, _)) = self.by_key.get_key_value(&name.key) {
+            return Some(key);
+        }
+        let freed = |title: &str| title.contains("use-after-free");
+        let may_be = |it: &&&Finding| freed(&it.title) && it.name().may_be(name);
+        let all = self.all();
+        let first = all.iter().filter(|_| freed(&name.title)).find(may_be);
+        first.map(|finding| finding.key.as_str())
+    }
+
+    /// Whether a report of this episode would be kept: it is new, places what was met by chance, or
+    /// tells more.
     pub fn keeps(&self, report: &Report, episode: Option<&Plan>) -> bool {
         let places = episode.is_some_and(|plan| !plan.shape.by_chance());
-        let known = self.by_key.get(&kernel_key(report));
-        known.is_none_or(|finding| places && finding.is_by_chance())
+        let name = Name {
+            title: report.title.clone(),
+            key: kernel_key(report),
+        };
+        let known = (self.known_as(&name)).and_then(|key| self.by_key.get(key));
+        known.is_none_or(|finding| {
+            places && finding.is_by_chance() || finding.name().tells_less(&name)
+        })
     }
 
     /// All, by number.
@@ -497,19 +568,44 @@ mod tests {
         );
     }
 
+    const FREED_IN_REMOVE: &str =
+        "Freed by task 9:\n kfree+0x1/0x2\n mydrv_remove+0x1/0x2 [mydrv]\n unbind_store+0x1/0x2\n";
+
+    fn use_after_free(function: &str, freed: &str) -> Evidence {
+        let log = format!(
+            "BUG: KASAN: slab-use-after-free in {function}+0x12/0x40 [mydrv]\n\
+             Read of size 8 at addr ffff888100000008 by task cat/77\n\
+             Call Trace:\n {function}+0x12/0x40 [mydrv]\n vfs_read+0x1/0x2\n{freed}"
+        );
+        let report = Box::new(knobrig_klog::parse(log.as_bytes()).remove(0));
+        Evidence::Kernel { report }
+    }
+
+    #[test]
+    fn who_touches_what_is_being_freed_tells_less_of_the_same_bug() {
+        let half = "Freed by task 9:\n kfree+0x1/0x2\n mydrv_remove+0x1/0x2 [mydrv]\n";
+        let tells = ["", half, FREED_IN_REMOVE];
+        let whole = use_after_free("knob0_show", FREED_IN_REMOVE).key();
+        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [2, 0, 1]] {
+            let mut findings = Findings::default();
+            for which in order {
+                let evidence = use_after_free("knob0_show", tells[which]);
+                findings.add(evidence, &[], met(1), &setting(), None, None);
+            }
+            let [finding] = &findings.all()[..] else {
+                panic!("one finding, not {:?}", findings.all());
+            };
+            assert_eq!((finding.count, &finding.key), (3, &whole), "{order:?}");
+            assert_eq!(finding.evidence.key(), whole, "{order:?}");
+            let elsewhere = use_after_free("knob1_store", "");
+            findings.add(elsewhere, &[], met(2), &setting(), None, None);
+            assert_eq!(findings.all().len(), 2, "{order:?}");
+        }
+    }
+
     #[test]
     fn a_bug_that_shows_in_several_functions_is_one_finding_with_their_titles() {
-        let uaf = |function: &str| {
-            let log = format!(
-                "BUG: KASAN: slab-use-after-free in {function}+0x12/0x40 [mydrv]\n\
-                 Read of size 8 at addr ffff888100000008 by task cat/77\n\
-                 Call Trace:\n {function}+0x12/0x40 [mydrv]\n vfs_read+0x1/0x2\n\
-                 Freed by task 9:\n kfree+0x1/0x2\n mydrv_remove+0x1/0x2 [mydrv]\n \
-                 unbind_store+0x1/0x2\n"
-            );
-            let report = Box::new(knobrig_klog::parse(log.as_bytes()).remove(0));
-            Evidence::Kernel { report }
-        };
+        let uaf = |function| use_after_free(function, FREED_IN_REMOVE);
         let setting = setting();
         let mut findings = Findings::default();
         for function in ["knob0_show", "knob1_store", "knob0_show", "knob1_store"] {

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::interrupt::RunListens;
 use crate::judge::bandit::{self, Bandit, Novelty};
-use crate::judge::finding::{self, Evidence, Finding, Findings, GuestKind, Met, Setting};
+use crate::judge::finding::{self, Evidence, Finding, Findings, GuestKind, Met, Name, Setting};
 use crate::judge::oracle::{self, Collisions, result_text, step_text};
 use crate::judge::plan::{Plan, Points, Program, Shape, Spot, leaks, mix, plan};
 use crate::judge::record::Record;
@@ -373,6 +373,8 @@ pub(super) struct Campaign<'a> {
     turn_began: Option<Instant>,
     /// Wall time of the run that this one goes on with.
     wall_before_ms: u64,
+    /// A known failure that the episodes are to show again.
+    sought: Option<Name>,
 }
 
 impl<'a> Campaign<'a> {
@@ -437,8 +439,17 @@ impl<'a> Campaign<'a> {
             deadline: None,
             turn_began: None,
             wall_before_ms: 0,
+            sought: None,
             settings,
         })
+    }
+
+    /// Looks for a known failure: what may be the same, but tells less or more, counts as it.
+    pub(super) fn seeking(self, sought: Name) -> Self {
+        Self {
+            sought: Some(sought),
+            ..self
+        }
     }
 
     /// Goes on with a run that came to this, its last episode of that number.
@@ -982,7 +993,7 @@ impl<'a> Campaign<'a> {
     }
 
     /// Takes in what the oracles said of one failure; the first of it names the failure. Gives the
-    /// finding's key.
+    /// finding's key, or that of the failure looked for.
     fn found(&mut self, evidence: Vec<Evidence>, met: Met) -> Result<Option<String>, Error> {
         let mut evidence = evidence.into_iter();
         let Some(mut first) = evidence.next() else {
@@ -995,6 +1006,7 @@ impl<'a> Campaign<'a> {
             // Read for each that is kept and dropped: a kernel's lines take more memory than all else.
             Symbolizer::new(self.files.clone()).symbolize(report);
         }
+        let name = first.name();
         let others: Vec<_> = evidence.collect();
         let record = (met.episode).and_then(|episode| self.records.get(&episode).cloned());
         let episode = met.episode;
@@ -1009,7 +1021,8 @@ impl<'a> Campaign<'a> {
             count: finding.count,
             episode,
         })?;
-        Ok(Some(finding.key))
+        let sought = (self.sought.as_ref()).filter(|sought| sought.may_be(&name));
+        Ok(Some(sought.map_or(finding.key, |it| it.key.clone())))
     }
 }
 

@@ -17,7 +17,7 @@ use crate::cli::kernel::KernelChoice;
 use crate::cli::{CaseArgs, Format, ReproArgs, VariantArg};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::judge::finding::Setting;
+use crate::judge::finding::{Name, Setting};
 use crate::judge::plan::Plan;
 use crate::judge::statistics::Rate;
 use crate::report::dir::{self, Replay, RunDir};
@@ -136,11 +136,19 @@ impl Case {
         command: &[String],
     ) -> Result<Attempts, Error> {
         let summary = self.campaign(dir, command)?.verdict(&mut trials)?;
+        let sought = self.sought();
         let others = (summary.findings.into_iter())
-            .filter(|found| found.key != self.replay.reproducer.key)
-            .map(|found| Other {
-                title: found.title,
-                count: found.count,
+            .map(|found| {
+                let name = Name {
+                    title: found.title,
+                    key: found.key,
+                };
+                (name, found.count)
+            })
+            .filter(|(name, _)| !sought.may_be(name))
+            .map(|(name, count)| Other {
+                title: name.title,
+                count,
             });
         Ok(Attempts {
             rate: trials.rate(),
@@ -158,7 +166,16 @@ impl Case {
             memory_mib: setting.guest.memory_mib,
             ..Settings::inner(setting.seed, Goal::Episodes(u64::MAX), command)
         };
-        Campaign::new(Instant::now(), &self.target, &self.prepared, settings, dir)
+        let campaign = Campaign::new(Instant::now(), &self.target, &self.prepared, settings, dir)?;
+        Ok(campaign.seeking(self.sought()))
+    }
+
+    /// What its finding is known by.
+    fn sought(&self) -> Name {
+        Name {
+            title: self.replay.reproducer.title.clone(),
+            key: self.replay.reproducer.key.clone(),
+        }
     }
 }
 

@@ -340,7 +340,7 @@ pub struct Rest {
     pub actor: String,
     /// Which of its steps.
     pub step: usize,
-    /// The kernel function, as [`FromGuest::Settled`] has it.
+    /// The kernel function, as [`FromGuest::Settled`] has it; empty if it doesn't sleep, and ends.
     pub place: String,
 }
 

@@ -27,7 +27,8 @@ use crate::target::Chosen;
 /// Version of the result's JSON.
 const VERSION: u32 = 1;
 
-/// Episodes of one try of what was met by chance: it repeats no better than chance.
+/// Episodes of one try, unless one shows the finding before: whatever loops in an episode beside what
+/// is placed meets its failure by chance.
 const CHANCES: u64 = 16;
 
 /// A finding with all that its episode needs to run again.
@@ -206,7 +207,7 @@ fn leave_out(plan: &mut Plan, planted: &Chosen, correct: &Chosen) {
 pub(super) struct Attempts {
     /// How often the finding was shown.
     pub(super) rate: Rate,
-    /// The same of episodes: what was met by chance has several in a try.
+    /// The same of episodes: a try may have several.
     pub(super) episodes: Rate,
     /// What else went wrong.
     pub(super) others: Vec<Other>,
@@ -245,10 +246,8 @@ pub fn run(arguments: &ReproArgs, command: Vec<String>) -> Result<Exit, Error> {
         true => u64::MAX,
         false => 1,
     };
-    let chances = match case.plan.shape.by_chance() {
-        true => CHANCES,
-        false => 1,
-    };
+    // Without its mutant each episode counts.
+    let chances = if arguments.correct { 1 } else { CHANCES };
     let trials = case.trials(&case.plan, arguments.times, enough);
     let attempts = case.attempts(trials.of_episodes(chances), dir, &command)?;
     match arguments.format {
@@ -281,10 +280,10 @@ fn text(case: &Case, attempts: &Attempts, kept_in: &Path) -> String {
         "{answer}: {}: {}",
         attempts.rate, case.replay.reproducer.title
     );
-    if case.plan.shape.by_chance() {
+    if attempts.episodes != attempts.rate {
         let _ = writeln!(
             text,
-            "  met by chance: up to {CHANCES} episodes in a try; {} of the episodes showed it",
+            "  episodes {}, up to {CHANCES} in a try",
             attempts.episodes
         );
     }

@@ -414,7 +414,7 @@ impl Findings {
         record: Option<Record>,
     ) -> &Finding {
         let number = self.by_key.len() + 1;
-        let Name { title, key } = evidence.name();
+        let name = evidence.name();
         let mut oracles = vec![evidence.oracle().to_owned()];
         for other in others {
             if !oracles.iter().any(|it| it == other.oracle()) {
@@ -424,9 +424,9 @@ impl Findings {
         let now = Finding {
             version: VERSION,
             number,
-            title: title.clone(),
+            title: name.title.clone(),
             alt_titles: Vec::new(),
-            key: key.clone(),
+            key: name.key.clone(),
             count: 0,
             first,
             placed: None,
@@ -438,15 +438,15 @@ impl Findings {
             episode: episode.cloned(),
             record,
         };
-        let known = self.known_as(&now.name()).map(str::to_owned);
-        let known = known.and_then(|key| self.by_key.remove(&key));
-        let mut finding = match known {
+        let key = self.known_as(&name).map(str::to_owned);
+        let before = key.and_then(|key| self.by_key.remove(&key));
+        let mut finding = match before {
             None => now,
-            Some(known) => known.with(now),
+            Some(before) => before.with(now),
         };
-        let known = finding.title == title || finding.alt_titles.contains(&title);
+        let known = finding.title == name.title || finding.alt_titles.contains(&name.title);
         if !known && finding.alt_titles.len() < MOST_TITLES {
-            finding.alt_titles.push(title);
+            finding.alt_titles.push(name.title);
         }
         finding.count += 1;
         self.by_key.entry(finding.key.clone()).or_insert(finding)
@@ -460,9 +460,11 @@ impl Findings {
             return Some(key);
         }
         let freed = |title: &str| title.contains("use-after-free");
-        let may_be = |it: &&&Finding| freed(&it.title) && it.name().may_be(name);
-        let all = self.all();
-        let first = all.iter().filter(|_| freed(&name.title)).find(may_be);
+        if !freed(&name.title) {
+            return None;
+        }
+        let may_be = |it: &&Finding| freed(&it.title) && it.name().may_be(name);
+        let first = self.all().into_iter().find(may_be);
         first.map(|finding| finding.key.as_str())
     }
 

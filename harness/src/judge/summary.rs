@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use knobrig_proto::GateReport;
 use serde::{Deserialize, Serialize};
 
+use super::finding::Name;
 use super::oracle::Collisions;
 use super::plan::Rule;
 use crate::exit::Exit;
@@ -107,6 +108,16 @@ pub struct FindingLine {
     pub episode: Option<u64>,
     /// The oracles that spoke.
     pub oracles: Vec<String>,
+}
+
+impl FindingLine {
+    /// What it is known by.
+    pub fn name(&self) -> Name {
+        Name {
+            title: self.title.clone(),
+            key: self.key.clone(),
+        }
+    }
 }
 
 /// What a run came to.

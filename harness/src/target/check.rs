@@ -1,7 +1,7 @@
 //! What in a target contradicts itself.
 
 use super::errno::{self, errno};
-use super::read::{Spot, Wrong, nearest};
+use super::read::{Spot, Wrong, did_you_mean};
 use super::{AskingOp, Data, Knob, KnobKind, Loops, Payload, Target};
 
 fn wrong(table: &'static str, name: &str, key: &'static str, what: String) -> Wrong {
@@ -63,8 +63,7 @@ impl Target {
         let ways = self.teardown.others.iter().map(|way| way.name.as_str());
         let known: Vec<_> = knobs.chain(ways).collect();
         if let Some(name) = (loops.plain.iter()).find(|name| !known.contains(&name.as_str())) {
-            let hint = nearest(name, known.into_iter());
-            let hint = hint.map_or(String::new(), |it| format!("; did you mean {it}?"));
+            let hint = did_you_mean(name, known.into_iter());
             let what = format!(
                 "loops: plain {name}, no [[knob]] and no [[teardown]] beside the unload{hint}"
             );
@@ -229,8 +228,7 @@ fn check_errnos(table: &'static str, name: &str, fine: &[String]) -> Result<(), 
     let Some(unknown) = fine.iter().find(|it| errno(it).is_none()) else {
         return Ok(());
     };
-    let hint = nearest(unknown, errno::names());
-    let hint = hint.map_or(String::new(), |it| format!("; did you mean {it}?"));
+    let hint = did_you_mean(unknown, errno::names());
     let what = format!("{table} {name}: no error {unknown}{hint}");
     Err(wrong(table, name, "fine", what))
 }

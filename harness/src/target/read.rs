@@ -113,11 +113,10 @@ pub(super) fn find(target: &str) -> Result<(Target, PathBuf), Error> {
     }
     if !target.ends_with(".toml") {
         let known: Vec<_> = Target::built_in().collect();
-        let hint = nearest(target, known.iter().copied());
+        let hint = did_you_mean(target, known.iter().copied());
         return Err(Error::Usage(format!(
-            "no target {target}; there are {} (or give a .toml file){}",
-            known.join(", "),
-            hint.map_or(String::new(), |name| format!("; did you mean {name}?"))
+            "no target {target}; there are {} (or give a .toml file){hint}",
+            known.join(", ")
         )));
     }
     let text = std::fs::read_to_string(target)
@@ -347,8 +346,14 @@ fn with_hint(message: &str) -> String {
     }
 }
 
+/// The known name that is nearest, as the end of a sentence; nothing if none is near.
+pub(super) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let hint = nearest(word, known);
+    hint.map_or(String::new(), |known| format!("; did you mean {known}?"))
+}
+
 /// The word that is nearest to another, if it is near.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = known.map(|known| (distance(word, known), known));
     let (distance, nearest) = near.min_by_key(|(distance, _)| *distance)?;
     (distance <= word.len().max(nearest.len()) / 2).then_some(nearest)

@@ -139,17 +139,10 @@ impl Case {
         let summary = self.campaign(dir, command)?.verdict(&mut trials)?;
         let sought = self.sought();
         let others = (summary.findings.into_iter())
-            .map(|found| {
-                let name = Name {
-                    title: found.title,
-                    key: found.key,
-                };
-                (name, found.count)
-            })
-            .filter(|(name, _)| !sought.may_be(name))
-            .map(|(name, count)| Other {
-                title: name.title,
-                count,
+            .filter(|found| !sought.may_be(&found.name()))
+            .map(|found| Other {
+                title: found.title,
+                count: found.count,
             });
         Ok(Attempts {
             rate: trials.rate(),

@@ -6,7 +6,8 @@ mod detect;
 mod find;
 mod search;
 
-use super::campaign::{Campaign, Mix, Settings};
+use super::campaign::{Campaign, Settings};
+use super::mix::Mix;
 use super::prepare::{self, Prepared, Wanted};
 use crate::cli::{BenchCommand, Format, Span};
 use crate::error::Error;

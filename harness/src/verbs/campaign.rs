@@ -4,30 +4,29 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use knobrig_proto::{Outcome, Pass, Step};
+use knobrig_proto::{Outcome, Step};
 use tokio::time::Instant;
 
-use super::look;
+use self::turn::{Turn, TurnEnd};
+use super::episodes::Episodes;
 use super::prepare::Prepared;
-use super::rehearsal::{self, Rehearsal};
-use crate::engine::episode::{self, Ended};
-use crate::engine::guest::{BootFailure, Guest, Happening, Loss, Recipe};
+use crate::engine::guest::{BootFailure, Guest, Loss, Recipe};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::interrupt::RunListens;
-use crate::judge::bandit::{self, Bandit, Novelty};
-use crate::judge::finding::{self, Evidence, Finding, Findings, GuestKind, Met, Name, Setting};
-use crate::judge::oracle::{self, Collisions, result_text, step_text};
-use crate::judge::plan::{Plan, Points, Program, Shape, Spot, leaks, mix, plan};
+use crate::judge::finding::{Evidence, Finding, Findings, GuestKind, Met, Name, Setting};
+use crate::judge::oracle::{result_text, step_text};
+use crate::judge::plan::Plan;
 use crate::judge::record::Record;
-use crate::judge::statistics::Rate;
-use crate::judge::summary::{Explored, FindingLine, Summary};
+use crate::judge::summary::{FindingLine, Summary};
 use crate::report::dir::{self, KernelInfo, Manifest, RunDir};
 use crate::report::events::{self, Event, Reporter};
 use crate::report::picture::links::{Links, SourceUrl};
 use crate::report::progress::{Goal, Live};
 use crate::symbols::{Files, ModuleSymbols, Symbolizer};
 use crate::target::Chosen;
+
+mod turn;
 
 /// So many guests in a row without an episode, and the rig gives up.
 const FRUITLESS: u64 = 3;
@@ -36,269 +35,6 @@ const DEVICE_DEATHS: u64 = 20;
 /// So many faults of the emulator's in one run, and the rig gives up: it is one in hundreds of guests
 /// that has one.
 const EMULATOR_FAULTS: u64 = 20;
-/// Plans kept so that a late report finds the episode that it came of.
-const PLANS_KEPT: usize = 64;
-
-/// Where a campaign's episodes come from, one after the other.
-pub(super) trait Episodes {
-    /// The episode to run under this number.
-    fn next(&mut self, number: u64) -> Plan;
-
-    /// A guest's kernel can list what was left allocated.
-    fn sees_leaks(&mut self) {}
-
-    /// A guest has told what only a guest knows of the target.
-    fn looked(&mut self, _whole: &Chosen) {}
-
-    /// What a survey saw; gives the points that are known of the program now.
-    fn surveyed(&mut self, _program: &Program, _passes: &[Pass]) -> Vec<Spot> {
-        Vec::new()
-    }
-    /// How the last one went.
-    fn went(&mut self, _went: &Went<'_>) {}
-    /// What came of the last one: the key of the failure that it showed. Not called for an episode
-    /// that was lost with its guest for no fault of the driver; the next then stands for it.
-    fn told(&mut self, _shown: Option<&str>) {}
-    /// Whether what one episode showed must be known before the next is chosen. The kernel's
-    /// words come over a slow line: to hear them out costs a few milliseconds an episode.
-    fn each_heard_out(&self) -> bool {
-        true
-    }
-    /// Whether all that was wanted is known.
-    fn done(&self) -> bool {
-        false
-    }
-    /// What is to be told beside what came of the last one.
-    fn events(&mut self) -> Vec<Event> {
-        Vec::new()
-    }
-    /// How far it is, and what the summary says of that.
-    fn explored(&self) -> Option<Explored> {
-        None
-    }
-    /// Keeps what is known by now; the summary is of this moment.
-    fn keep(&mut self, _summary: &Summary, _episode: u64) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
-/// How an episode went.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Went<'a> {
-    /// What was to be.
-    pub(super) plan: &'a Plan,
-    /// What the guest and the device say.
-    pub(super) record: &'a Record,
-    /// What its teardowns and ops came to.
-    pub(super) collisions: Collisions,
-}
-
-/// Seeded episodes of some shapes, or of the usual mix if there are none.
-#[derive(Clone, Debug)]
-pub(super) struct Mix<'a> {
-    target: &'a Chosen,
-    seed: u64,
-    shapes: Vec<Shape>,
-    /// Where its actors can be held.
-    points: Points,
-    /// Which shape comes next.
-    bandit: Option<Bandit>,
-    novelty: Novelty,
-    /// The shape that was chosen last, its chance, and what it has paid so far.
-    chosen: Option<(Shape, f64, f64)>,
-    /// What is to be told of the choices.
-    told: Vec<Event>,
-    /// The last episode's number.
-    number: u64,
-    /// The target with what only a guest knows, once a guest has told.
-    whole: Option<Chosen>,
-    sees_leaks: bool,
-}
-
-/// The episodes that look for leaks, where the kernel can: this one, and then four times as many
-/// each time. Such a look takes as long as some dozen episodes.
-const FIRST_LEAKS: u64 = 16;
-
-impl<'a> Mix<'a> {
-    /// Of these shapes; none for the usual mix.
-    pub(super) fn new(
-        target: &'a Chosen,
-        prepared: &Prepared,
-        seed: u64,
-        shapes: Vec<Shape>,
-    ) -> Self {
-        Self {
-            target,
-            seed,
-            shapes,
-            points: match prepared.gates {
-                true => Points::among(prepared.functions.iter().cloned()),
-                false => Points::default(),
-            }
-            .with_vcpus(prepared.delays()),
-            bandit: None,
-            novelty: Novelty::default(),
-            chosen: None,
-            told: Vec::new(),
-            number: 0,
-            whole: None,
-            sees_leaks: false,
-        }
-    }
-}
-
-fn looks_for_leaks(number: u64) -> bool {
-    let times = number / FIRST_LEAKS;
-    number.is_multiple_of(FIRST_LEAKS) && times.is_power_of_two() && times.ilog2().is_multiple_of(2)
-}
-
-impl Episodes for Mix<'_> {
-    fn next(&mut self, number: u64) -> Plan {
-        let target = self.whole.as_ref().unwrap_or(self.target);
-        // Only once a guest has told of the target is known which shapes it can have.
-        let (seed, shapes) = (self.seed, &self.shapes);
-        let vcpus = self.points.vcpus();
-        let bandit =
-            (self.bandit).get_or_insert_with(|| Bandit::new(seed, &mix(target, vcpus, shapes)));
-        let usual = shapes.is_empty();
-        let chosen = match usual && self.sees_leaks && looks_for_leaks(number) {
-            // As it was decided before the first episode: nothing is learnt of it.
-            true => Some((Shape::Leaks, 1.0)),
-            false => bandit.choose(number),
-        };
-        self.chosen = chosen.map(|(shape, chance)| (shape, chance, 0.0));
-        self.number = number;
-        let shapes: Vec<_> = chosen.iter().map(|(shape, _)| *shape).collect();
-        let plan = plan(target, &self.points, seed, number, &shapes);
-        match &plan.program {
-            Some(program) if plan.shape == Shape::Survey => self.points.begin(program),
-            Some(program) if plan.pct.is_none() => self.points.took(program),
-            Some(_) | None => {}
-        }
-        plan
-    }
-
-    fn sees_leaks(&mut self) {
-        self.sees_leaks = true;
-    }
-
-    fn went(&mut self, went: &Went<'_>) {
-        if let (Some((.., paid)), Some(report)) = (&mut self.chosen, &went.record.report) {
-            let order = bandit::order(went.plan, report);
-            *paid += self.novelty.episode(order, &went.collisions);
-        }
-        if let (Shape::Survey, Some(report)) = (went.plan.shape, &went.record.report) {
-            self.points
-                .teardown_took(oracle::slowest_teardown_ms(went.plan, report));
-        }
-    }
-
-    fn told(&mut self, shown: Option<&str>) {
-        let (Some((shape, chance, paid)), Some(bandit)) = (self.chosen.take(), &mut self.bandit)
-        else {
-            return;
-        };
-        let failure = shown.map_or(0.0, |key| self.novelty.failure(key));
-        let paid = (paid + failure).min(1.0);
-        bandit.paid(shape, chance, paid);
-        self.told.push(Event::Chosen {
-            episode: self.number,
-            shape,
-            chance,
-            paid,
-        });
-    }
-
-    fn events(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.told)
-    }
-
-    fn looked(&mut self, whole: &Chosen) {
-        self.bandit = None;
-        self.whole = Some(whole.clone());
-    }
-
-    fn surveyed(&mut self, program: &Program, passes: &[Pass]) -> Vec<Spot> {
-        self.points.surveyed(program, passes);
-        self.points.of(program).unwrap_or_default().to_vec()
-    }
-
-    fn each_heard_out(&self) -> bool {
-        false
-    }
-}
-
-/// The same episode again and again: how often does it show one failure?
-#[derive(Clone, Debug)]
-pub(super) struct Trials<'a> {
-    plan: &'a Plan,
-    key: &'a str,
-    /// So many at most.
-    times: u64,
-    /// So many that show it are enough.
-    enough: u64,
-    /// Episodes of one trial, unless it shows the failure before.
-    each: u64,
-    tried: u64,
-    shown: u64,
-    /// Episodes of all trials.
-    episodes: u64,
-    /// Episodes of the trial under way.
-    under_way: u64,
-}
-
-impl<'a> Trials<'a> {
-    /// `times` trials, fewer if `enough` of them show the failure of this key.
-    pub(super) fn new(plan: &'a Plan, key: &'a str, times: u64, enough: u64) -> Self {
-        Self {
-            plan,
-            key,
-            times,
-            enough,
-            each: 1,
-            tried: 0,
-            shown: 0,
-            episodes: 0,
-            under_way: 0,
-        }
-    }
-
-    /// With so many episodes in a trial, unless one shows the failure before.
-    pub(super) fn of_episodes(self, each: u64) -> Self {
-        Self { each, ..self }
-    }
-
-    /// How many of the trials showed it.
-    pub(super) fn rate(&self) -> Rate {
-        Rate::wilson(self.shown, self.tried)
-    }
-
-    /// How many of their episodes did.
-    pub(super) fn rate_of_episodes(&self) -> Rate {
-        Rate::wilson(self.shown, self.episodes)
-    }
-}
-
-impl Episodes for Trials<'_> {
-    fn next(&mut self, number: u64) -> Plan {
-        self.plan.numbered(number)
-    }
-
-    fn told(&mut self, shown: Option<&str>) {
-        let shown = shown == Some(self.key);
-        self.episodes += 1;
-        self.under_way += 1;
-        if shown || self.under_way >= self.each {
-            self.tried += 1;
-            self.under_way = 0;
-        }
-        self.shown += u64::from(shown);
-    }
-
-    fn done(&self) -> bool {
-        self.tried >= self.times || self.shown >= self.enough
-    }
-}
 
 /// What a campaign is to be.
 #[derive(Clone, Debug)]
@@ -336,14 +72,6 @@ impl Settings {
             source_url: SourceUrl::default(),
         }
     }
-}
-
-/// Why a guest's turn ended.
-enum TurnEnd {
-    /// The goal is reached.
-    Goal,
-    /// A failure was met; the guest is spent.
-    Found,
 }
 
 /// A campaign under way.
@@ -656,7 +384,12 @@ impl<'a> Campaign<'a> {
         }
         let first = Instant::now();
         self.turn_began = Some(first);
-        let turn = self.turn(episodes, &mut guest, number, first).await;
+        let mut turn = Turn {
+            guest: &mut guest,
+            number,
+            first,
+        };
+        let turn = self.turn(episodes, &mut turn).await;
         self.count_turn();
         let guest_ms = first.elapsed().as_millis() as u64;
         match turn {
@@ -727,276 +460,11 @@ impl<'a> Campaign<'a> {
         Ok(Err(why))
     }
 
-    /// Episodes in one guest until the goal or a failure.
-    async fn turn(
-        &mut self,
-        episodes: &mut dyn Episodes,
-        guest: &mut Guest,
-        number: u64,
-        first: Instant,
-    ) -> Result<Result<TurnEnd, Loss>, Error> {
-        if let Err(loss) = self.set_up(guest).await {
-            return Ok(Err(loss));
-        }
-        match guest.run_steps(vec![leaks::no_scan_of_its_own()]).await {
-            Ok(outcomes) if outcomes.iter().all(|outcome| outcome.ret >= 0) => {
-                episodes.sees_leaks()
-            }
-            Ok(_) => {}
-            Err(loss) => return Ok(Err(loss)),
-        }
-        if self.whole.is_none() {
-            // A file of the user's may name a module that can't be used; ours are known.
-            if !self.target.ships() {
-                match self.rehearse(guest, first, number).await? {
-                    Ok(false) => {}
-                    // No guest would come further.
-                    Ok(true) => return Ok(Ok(TurnEnd::Goal)),
-                    Err(loss) => return Ok(Err(loss)),
-                }
-            }
-            match look::around(guest, self.target).await {
-                Ok(whole) => {
-                    episodes.looked(&whole);
-                    self.whole = Some(whole);
-                }
-                // What it was told of that is not there, the kernel may tell why.
-                Err(loss) => match guest.drain_console().await {
-                    Ok(Some(Happening::Report { report, .. })) => {
-                        let met = Met {
-                            guest: number,
-                            episode: None,
-                            guest_ms: 0,
-                        };
-                        self.found(vec![Evidence::Kernel { report }], met)?;
-                        return Ok(Ok(TurnEnd::Found));
-                    }
-                    _ => return Ok(Err(loss)),
-                },
-            }
-        }
-        let first = Instant::now();
-        while !self.reached() && !episodes.done() {
-            let episode = self.next_episode;
-            self.next_episode += 1;
-            let plan = episodes.next(episode);
-            self.plans.insert(episode, plan.clone());
-            while self.plans.len() > PLANS_KEPT {
-                self.plans.pop_first();
-                self.records
-                    .retain(|number, _| self.plans.contains_key(number));
-            }
-            let begun = Instant::now();
-            let ended = episode::run(guest, &plan).await;
-            if let Some(acting) = guest.acting {
-                let after = acting.saturating_duration_since(first);
-                self.summary
-                    .first_acting_ms
-                    .get_or_insert(after.as_millis() as u64);
-            }
-            let ended = match ended {
-                Ok(ended) => ended,
-                Err(loss) => return Ok(Err(loss)),
-            };
-            let met = |episode, at: Instant| Met {
-                guest: number,
-                episode,
-                guest_ms: at.duration_since(first).as_millis() as u64,
-            };
-            let whole = match ended {
-                Ended::Whole(whole) => *whole,
-                Ended::Kernel {
-                    report,
-                    episode: of,
-                    record,
-                    begun,
-                } => {
-                    // Cut short by the report, but an episode all the same.
-                    let mut collisions = Collisions::default();
-                    if let Some(report) = &record.report {
-                        let held = !record.gates.is_empty();
-                        collisions = oracle::collisions(&plan, report, held);
-                        self.summary.add(!plan.gates.is_empty(), held, collisions);
-                    }
-                    episodes.went(&Went {
-                        plan: &plan,
-                        record: &record,
-                        collisions,
-                    });
-                    self.records.insert(episode, *record);
-                    self.date(of, guest);
-                    let key = self.found(vec![Evidence::Kernel { report }], met(of, begun))?;
-                    self.told(episodes, key.as_deref())?;
-                    return Ok(Ok(TurnEnd::Found));
-                }
-            };
-            let since_set_up = self.started.elapsed().saturating_sub(self.set_up);
-            self.summary
-                .first_episode_ms
-                .get_or_insert(since_set_up.as_millis() as u64);
-            let surveyed = (plan.shape == Shape::Survey).then_some(plan.program.as_ref());
-            if let Some(program) = surveyed.flatten() {
-                let points = episodes.surveyed(program, &whole.report.passes);
-                self.tell(&Event::Surveyed {
-                    episode,
-                    program: program.clone(),
-                    points,
-                })?;
-            }
-            if let Some(why) = whole.report.ungated.clone() {
-                self.tell(&Event::Ungated { episode, why })?;
-            }
-            if let Some(promise) = plan.pct {
-                self.summary.add_pct(promise);
-            }
-            if !whole.report.gates.is_empty() {
-                self.summary.add_gates(&whole.report.gates);
-                self.tell(&Event::GatesEnded {
-                    episode,
-                    gates: whole.report.gates.clone(),
-                })?;
-            }
-            let held = whole.held;
-            let collisions = oracle::collisions(&plan, &whole.report, held);
-            let gated = !plan.gates.is_empty();
-            self.summary.add(gated, held, collisions);
-            self.tell(&Event::EpisodeEnded {
-                episode,
-                guest: number,
-                shape: plan.shape,
-                held,
-                ms: begun.elapsed().as_millis() as u64,
-                collisions,
-            })?;
-            let leaks = leaks::left(&plan, &whole.report.after, |text| guest.read_aside(text));
-            let verdict = oracle::judge(&plan, &whole.report, whole.ring_runs);
-            self.summary.add_rules(&verdict.held);
-            let record = Record {
-                report: Some(whole.report),
-                ..whole.record
-            };
-            episodes.went(&Went {
-                plan: &plan,
-                record: &record,
-                collisions,
-            });
-            self.records.insert(episode, record);
-            let mut evidence = finding::evidence(verdict.violations, whole.witnessed, leaks);
-            if evidence.is_empty() && !episodes.each_heard_out() {
-                self.told(episodes, None)?;
-                continue;
-            }
-            // The kernel's own words, if there are any, tell more.
-            let mut at = Instant::now();
-            match guest.drain_console().await {
-                Ok(Some(Happening::Report { report, begun, .. })) => {
-                    at = at.min(begun);
-                    evidence.insert(0, Evidence::Kernel { report });
-                }
-                Ok(_) => {}
-                Err(loss) if evidence.is_empty() => return Ok(Err(loss)),
-                Err(_) => {}
-            }
-            if evidence.is_empty() {
-                self.told(episodes, None)?;
-                if let Err(loss) = self.clear(guest).await {
-                    return Ok(Err(loss));
-                }
-                continue;
-            }
-            self.date(Some(episode), guest);
-            let key = self.found(evidence, met(Some(episode), at))?;
-            self.told(episodes, key.as_deref())?;
-            return Ok(Ok(TurnEnd::Found));
-        }
-        // Nothing is clean that was not heard to the end.
-        match guest.drain_console().await {
-            Ok(Some(Happening::Report {
-                report,
-                episode,
-                begun,
-            })) => {
-                let guest_ms = begun.duration_since(first).as_millis() as u64;
-                self.date(episode, guest);
-                self.found(
-                    vec![Evidence::Kernel { report }],
-                    Met {
-                        guest: number,
-                        episode,
-                        guest_ms,
-                    },
-                )?;
-                Ok(Ok(TurnEnd::Found))
-            }
-            Ok(_) => Ok(Ok(TurnEnd::Goal)),
-            Err(loss) => Ok(Err(loss)),
-        }
-    }
-
-    /// The log's clock may have become known only after an episode that it tells of.
-    fn date(&mut self, episode: Option<u64>, guest: &Guest) {
-        let record = episode.and_then(|episode| self.records.get_mut(&episode));
-        if let Some(record) = record {
-            record.log_ahead_ns = record.log_ahead_ns.or(guest.log_ahead_ns());
-        }
-    }
-
-    /// Loads and unloads the target's modules once; true if the kernel reported.
-    async fn rehearse(
-        &mut self,
-        guest: &mut Guest,
-        first: Instant,
-        number: u64,
-    ) -> Result<Result<bool, Loss>, Error> {
-        let log = self.dir.console_log();
-        let bad = match rehearsal::load(guest, self.target, &log).await {
-            Ok(None) => rehearsal::unload(guest, self.target, &log).await,
-            bad => bad,
-        };
-        match bad {
-            Ok(None) => Ok(Ok(false)),
-            Ok(Some(Rehearsal::Reported { report, .. })) => {
-                let met = Met {
-                    guest: number,
-                    episode: None,
-                    guest_ms: first.elapsed().as_millis() as u64,
-                };
-                self.found(vec![Evidence::Kernel { report }], met)?;
-                Ok(Ok(true))
-            }
-            Ok(Some(failed)) => failed.end(&self.target.target.name).map(|_| Ok(true)),
-            Err(loss) => Ok(Err(loss)),
-        }
-    }
-
-    /// The target's set-up in a fresh guest. A step that fails is the target's fault, unless
-    /// the kernel reported.
-    async fn set_up(&mut self, guest: &mut Guest) -> Result<(), Loss> {
-        let steps = self.target.setup();
-        let outcomes = guest.run_steps(steps.clone()).await?;
-        match failed_step(&steps, &outcomes) {
-            None => Ok(()),
-            Some(why) => Err(Loss::Rig(Error::Target(format!(
-                "target {}: set-up failed: {why}",
-                self.target.target.name
-            )))),
-        }
-    }
-
-    /// An episode that was cut down may leave modules behind that the next one loads.
-    async fn clear(&mut self, guest: &mut Guest) -> Result<(), Loss> {
-        let loaded = self.target.modules().filter(|module| !module.once);
-        let mut steps: Vec<_> = loaded.map(|module| Step::unload(&module.name)).collect();
-        steps.reverse();
-        // What is gone already can't be unloaded.
-        guest.run_steps(steps).await.map(drop)
-    }
-
     /// Takes in what the oracles said of one failure; the first of it names the failure. Gives the
     /// finding's key, or that of the failure looked for.
     fn found(&mut self, evidence: Vec<Evidence>, met: Met) -> Result<Option<String>, Error> {
-        let mut evidence = evidence.into_iter();
-        let Some(mut first) = evidence.next() else {
+        let mut others = evidence.into_iter();
+        let Some(mut first) = others.next() else {
             return Ok(None);
         };
         let plan = met.episode.and_then(|episode| self.plans.get(&episode));
@@ -1007,7 +475,7 @@ impl<'a> Campaign<'a> {
             Symbolizer::new(self.files.clone()).symbolize(report);
         }
         let name = first.name();
-        let others: Vec<_> = evidence.collect();
+        let others: Vec<_> = others.collect();
         let record = (met.episode).and_then(|episode| self.records.get(&episode).cloned());
         let episode = met.episode;
         let finding = self
@@ -1092,33 +560,4 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Resul
             () = listens.interrupted() => Err(Error::Interrupted),
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_trial_ends_with_what_it_looks_for_or_with_its_last_episode() {
-        let target = Chosen::find("null_blk", None, None).expect("built in");
-        let points = Points::default();
-        let plan = plan(&target, &points, 1, 1, &[Shape::Loops]);
-        let mut trials = Trials::new(&plan, "this", 3, 9).of_episodes(4);
-        // Two episodes of the first, four of the second, one of the third.
-        let told = [None, Some("this"), None, None, Some("that"), None];
-        for shown in told {
-            assert!(!trials.done());
-            trials.told(shown);
-        }
-        trials.told(Some("this"));
-        assert!(trials.done());
-        assert_eq!((trials.rate().hits, trials.rate().attempts), (2, 3));
-        assert_eq!(trials.rate_of_episodes().attempts, 7);
-    }
-
-    #[test]
-    fn looks_for_leaks_become_rare() {
-        let looks: Vec<_> = (1..=5_000).filter(|n| looks_for_leaks(*n)).collect();
-        assert_eq!(looks, [16, 64, 256, 1024, 4096]);
-    }
 }

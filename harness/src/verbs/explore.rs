@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::campaign::{Campaign, Episodes, Settings, Went, blank};
+use super::campaign::{Campaign, Settings, blank};
+use super::episodes::{Episodes, Went};
 use super::prepare::{self, Need, Prepared, Wanted};
 use super::run::print;
 use crate::cli::ExploreArgs;

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use knobrig_images::Variant;
 use serde::Serialize;
 
-use super::campaign::{Campaign, Mix, Settings};
+use super::campaign::{Campaign, Settings};
+use super::mix::Mix;
 use super::prepare::{self, Need, Prepared, Wanted};
 use super::run::{say, say_json, seed_or_random, write_cases};
 use crate::cli::{Format, GalleryArgs};

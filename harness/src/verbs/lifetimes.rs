@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::campaign::{Campaign, Mix, Settings};
+use super::campaign::{Campaign, Settings};
+use super::mix::Mix;
 use super::prepare::{self, Wanted};
 use super::run::{say, say_json, seed_or_random};
 use crate::cli::{Format, LifetimesArgs};

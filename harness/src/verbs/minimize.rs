@@ -9,7 +9,7 @@ use serde::Serialize;
 
 mod order;
 
-use super::campaign::Episodes;
+use super::episodes::Episodes;
 use super::repro::{Attempts, Case};
 use super::run::{say, say_json};
 use crate::cli::{Format, MinimizeArgs};

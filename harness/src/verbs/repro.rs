@@ -8,9 +8,10 @@ use std::time::Instant;
 use knobrig_proto::Step;
 use serde::Serialize;
 
-use super::campaign::{Campaign, Settings, Trials};
+use super::campaign::{Campaign, Settings};
 use super::prepare::{self, Need, Prepared, Wanted};
 use super::run::{say, say_json};
+use super::trials::Trials;
 use knobrig_images::{KernelRequest, Variant};
 
 use crate::cli::kernel::KernelChoice;

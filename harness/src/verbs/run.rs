@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::campaign::{Campaign, Mix, Settings, blank};
+use super::campaign::{Campaign, Settings, blank};
+use super::mix::Mix;
 use super::prepare::{self, Need, Prepared, Wanted};
 use crate::cli::{Format, ReportTo, RunArgs};
 use crate::error::Error;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::super::campaign::{Campaign, Mix, Settings};
+use super::super::campaign::{Campaign, Settings};
+use super::super::mix::Mix;
 use super::super::prepare::Prepared;
 use crate::error::Error;
 use crate::judge::plan::Shape;

@@ -8,7 +8,7 @@ use crate::judge::plan::instructions::Race;
 use crate::report::dir::RunDir;
 use crate::symbols::ModuleSymbols;
 
-use super::super::campaign::Episodes;
+use super::super::episodes::Episodes;
 use super::super::repro::Case;
 
 /// So often in a row a candidate must show it.

@@ -21,6 +21,7 @@ use crate::judge::plan::reduce::Part;
 use crate::judge::reproducer::{self, Reproducer};
 use crate::judge::statistics::Rate;
 use crate::report::dir::{Replay, RunDir, write_finding, write_json};
+use crate::report::format::plural;
 use crate::report::progress::human_time;
 use crate::report::story;
 use crate::schedule::minimize::Ddmin;
@@ -153,10 +154,10 @@ fn text(minimal: &Minimal<'_>) -> String {
     // Writing to a String can't fail.
     let _ = writeln!(
         text,
-        "{} edges, {} actors, {} ops still show it: {}",
-        minimal.edges.len(),
-        minimal.actors,
-        minimal.ops,
+        "{}, {}, {} still show it: {}",
+        plural(minimal.edges.len(), "edge"),
+        plural(minimal.actors, "actor"),
+        plural(minimal.ops, "op"),
         minimal.title
     );
     let _ = writeln!(text, "  {}", minimal.sentence);

@@ -46,14 +46,18 @@ pub fn render_cases(format: CaseFormat, suite: &Suite) -> Result<String, Error> 
     }
 }
 
+/// `1 edge`, `2 crashes`.
+pub fn plural(n: usize, one: &str) -> String {
+    match n {
+        1 => format!("1 {one}"),
+        n => format!("{n} {one}{}", if one.ends_with('h') { "es" } else { "s" }),
+    }
+}
+
 /// `2 crashes in 1 of 3 logs`, the answer that stands first.
 fn verdict(logs: &[LogReports]) -> String {
     let crashes: usize = logs.iter().map(|log| log.reports.len()).sum();
     let hit = logs.iter().filter(|log| !log.reports.is_empty()).count();
-    let plural = |n: usize, one: &str| match n {
-        1 => format!("1 {one}"),
-        n => format!("{n} {one}{}", if one.ends_with('h') { "es" } else { "s" }),
-    };
     match crashes {
         0 => format!("no crash in {}", plural(logs.len(), "log")),
         n => format!(

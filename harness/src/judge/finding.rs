@@ -178,6 +178,24 @@ impl Name {
         self.key == other.key || self.tells_less(other) || other.tells_less(self)
     }
 
+    /// Whether something waits for what never comes.
+    pub fn hangs(&self) -> bool {
+        self.key.starts_with(LIVENESS) || self.title.starts_with("INFO: task hung")
+    }
+
+    /// Whether an episode of this plan can show it: what is not checked can't be broken.
+    pub fn may_come_of(&self, plan: &Plan) -> bool {
+        let Some(broken) = self.key.strip_prefix("rule ") else {
+            return true;
+        };
+        let pins = self.key == PINS_TOO_LITTLE;
+        let is_it = |rule: Rule| {
+            broken.starts_with(&kebab(&rule)) || pins && rule == Rule::RefusedWhilePinned
+        };
+        // Each episode's end is judged by that.
+        is_it(Rule::DeviceStopped) || plan.checks.iter().any(|check| is_it(check.rule))
+    }
+
     /// Whether this may be of the other's bug, but tells less of it.
     fn tells_less(&self, than: &Self) -> bool {
         let [key, whole] = [self, than].map(|name| name.key.strip_prefix(KERNEL));
@@ -188,6 +206,8 @@ impl Name {
 
 /// Begins the keys of what the kernel reported.
 const KERNEL: &str = "kernel ";
+/// Begins the keys of what did not return.
+const LIVENESS: &str = "liveness ";
 
 fn kernel_key(report: &Report) -> String {
     match report.waits_in().filter(|it| it.in_module) {
@@ -526,6 +546,33 @@ mod tests {
             how: None,
         };
         Evidence::Rule { violation }
+    }
+
+    #[test]
+    fn a_rule_that_is_not_checked_can_t_be_broken() {
+        let target = Chosen::find("mydrv", Some("pinned"), None).expect("built in");
+        let whole = plan(&target, &Points::default(), 1, 1, &[Shape::Counts]);
+        let free = Plan {
+            checks: Vec::new(),
+            ..whole.clone()
+        };
+        let name = |key: &str| Name {
+            title: "it".into(),
+            key: key.into(),
+        };
+        for (key, of_whole, of_free) in [
+            ("rule counts read refcnt: too many", true, false),
+            (PINS_TOO_LITTLE, true, false),
+            ("rule knobs-first", false, false),
+            ("rule device-stopped the episode's end", true, true),
+            ("kernel use-after-free in f", true, true),
+            ("liveness unload mydrv", true, true),
+        ] {
+            assert_eq!(name(key).may_come_of(&whole), of_whole, "{key}");
+            assert_eq!(name(key).may_come_of(&free), of_free, "{key}");
+        }
+        assert!(name("liveness unload mydrv").hangs());
+        assert!(!name("rule counts read refcnt").hangs());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use knobrig_proto::{EpisodeReport, Inside, Outcome, Repeat, Slot, Step, Stuck};
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Check, ENODEV, ENOENT, EWOULDBLOCK, Expect, Place, Plan, Rule, Shape};
+use super::plan::{Check, ENODEV, ENOENT, EWOULDBLOCK, Expect, Place, Plan, Rule};
 
 /// A rule that an episode broke.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,8 +90,7 @@ pub fn judge(plan: &Plan, report: &EpisodeReport, ring_runs: bool) -> Verdict {
             None => *verdict.held.entry(check.rule).or_default() += 1,
         }
     }
-    // The benchmark's loop may end with its module refused.
-    if came_up && stuck.is_empty() && plan.shape != Shape::Naive {
+    if came_up && stuck.is_empty() && is_unloaded(plan, report) {
         match ring_runs {
             true => verdict.violations.push(Violation {
                 rule: Some(Rule::DeviceStopped),
@@ -103,6 +102,22 @@ pub fn judge(plan: &Plan, report: &EpisodeReport, ring_runs: bool) -> Verdict {
         }
     }
     verdict
+}
+
+/// Whether the last load or unload that succeeded is an unload. The benchmark's loop may end with its
+/// module refused, and of a plan that was reduced the unload may be left out.
+fn is_unloaded(plan: &Plan, report: &EpisodeReport) -> bool {
+    let before = plan.episode.before.iter().zip(&report.before);
+    let actors = plan.episode.actors.iter().zip(&report.actors);
+    let actors = actors.flat_map(|(actor, went)| actor.steps.iter().zip(&went.outcomes));
+    let all = before
+        .chain(actors)
+        .chain(plan.episode.after.iter().zip(&report.after));
+    let done = all.filter(|(step, outcome)| {
+        outcome.ret >= 0 && matches!(step, Step::Load { .. } | Step::Unload { .. })
+    });
+    let last = done.max_by_key(|(_, outcome)| outcome.end_ns);
+    last.is_some_and(|(step, _)| matches!(step, Step::Unload { .. }))
 }
 
 fn outcome(report: &EpisodeReport, place: Place) -> Option<&Outcome> {
@@ -378,7 +393,7 @@ pub fn collisions(plan: &Plan, report: &EpisodeReport, held: bool) -> Collisions
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::plan::{MIX, plan, sample};
+    use crate::judge::plan::{MIX, Shape, plan, sample};
     use crate::target::Chosen;
     use knobrig_proto::ActorReport;
 
@@ -468,6 +483,19 @@ mod tests {
         let plan = pinned(Shape::Counts);
         let violations = judge(&plan, &correct(&plan), true).violations;
         assert_eq!(violations[0].rule, Some(Rule::DeviceStopped));
+    }
+
+    #[test]
+    fn a_module_that_stayed_need_not_have_reset_its_device() {
+        let plan = pinned(Shape::Counts);
+        let mut report = correct(&plan);
+        for (step, outcome) in plan.episode.after.iter().zip(&mut report.after) {
+            if matches!(step, Step::Unload { .. }) {
+                outcome.ret = EWOULDBLOCK;
+            }
+        }
+        let violations = judge(&plan, &report, true).violations;
+        assert!((violations.iter()).all(|it| it.rule != Some(Rule::DeviceStopped)));
     }
 
     /// Every check can fail: a result that it doesn't allow is told.

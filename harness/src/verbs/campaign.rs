@@ -103,6 +103,8 @@ pub(super) struct Campaign<'a> {
     wall_before_ms: u64,
     /// A known failure that the episodes are to show again.
     sought: Option<Name>,
+    /// Of all that the rig's own oracles may say, only that counts.
+    only_sought: bool,
 }
 
 impl<'a> Campaign<'a> {
@@ -168,6 +170,7 @@ impl<'a> Campaign<'a> {
             turn_began: None,
             wall_before_ms: 0,
             sought: None,
+            only_sought: false,
             settings,
         })
     }
@@ -176,6 +179,15 @@ impl<'a> Campaign<'a> {
     pub(super) fn seeking(self, sought: Name) -> Self {
         Self {
             sought: Some(sought),
+            ..self
+        }
+    }
+
+    /// Nothing but the failure looked for counts, unless the kernel reports: episodes with parts left
+    /// out go otherwise than their checks expect, and the guest is none the worse for it.
+    pub(super) fn nothing_else(self) -> Self {
+        Self {
+            only_sought: true,
             ..self
         }
     }
@@ -321,7 +333,7 @@ impl<'a> Campaign<'a> {
             match self.one_guest(episodes).await? {
                 Ok(TurnEnd::Goal) => return Ok(()),
                 Ok(TurnEnd::Found) if self.settings.fail_fast => return Ok(()),
-                Ok(TurnEnd::Found) => fruitless = 0,
+                Ok(TurnEnd::Found | TurnEnd::Spent) => fruitless = 0,
                 Err(why) => {
                     fruitless = if self.summary.episodes() > before {
                         0

@@ -10,12 +10,12 @@ use serde::Serialize;
 mod order;
 
 use super::episodes::Episodes;
-use super::repro::{Attempts, Case};
+use super::repro::Case;
 use super::run::{say, say_json};
 use crate::cli::{Format, MinimizeArgs};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::judge::finding::{self, Finding};
+use crate::judge::finding::{self, Finding, Name};
 use crate::judge::plan::Plan;
 use crate::judge::plan::reduce::Part;
 use crate::judge::reproducer::{self, Reproducer};
@@ -57,8 +57,10 @@ struct Minimal<'a> {
 struct Edge {
     /// In words.
     says: String,
-    /// How often the finding shows with all but this.
-    without: Rate,
+    /// How often the finding shows with all but this; nothing where it can't: the rule that it breaks
+    /// holds only in that order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    without: Option<Rate>,
 }
 
 /// Runs the verb.
@@ -78,8 +80,10 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
             case.plan = ordered;
         }
     }
-    let mut shrink = Shrink::new(&case.plan, &case.replay.reproducer.key, arguments.tries);
-    case.campaign(shrinking, &command)?.verdict(&mut shrink)?;
+    let sought = case.sought();
+    let mut shrink = Shrink::new(&case.plan, &sought, arguments.tries);
+    let campaign = case.campaign(shrinking, &command)?;
+    campaign.nothing_else().verdict(&mut shrink)?;
     if !shrink.whole_shows {
         say(&format!(
             "not shown: 0 of {WHOLE_TRIES}: {}\n  kept in  {}\n",
@@ -89,9 +93,9 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
         return Ok(Exit::Clean);
     }
     let plan = shrink.minimal();
-    let trials = |plan: &Plan, name: &str, times, enough| -> Result<Attempts, Error> {
+    let rate = |plan: &Plan, name: &str, times, enough| -> Result<Rate, Error> {
         let dir = RunDir::create(&kept_in.join(name))?;
-        case.attempts(case.trials(plan, times, enough), dir, &command)
+        case.rate_of_less(case.trials(plan, times, enough), dir, &command)
     };
     let mut edges = Vec::new();
     for (number, part) in plan.edges().into_iter().enumerate() {
@@ -102,10 +106,13 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
         let name = format!("without-edge-{}", number + 1);
         edges.push(Edge {
             says,
-            without: trials(&without, &name, arguments.proof, ENOUGH)?.rate,
+            without: match sought.may_come_of(&without) {
+                true => Some(rate(&without, &name, arguments.proof, ENOUGH)?),
+                false => None,
+            },
         });
     }
-    let whole = trials(&plan, "minimal", arguments.tries, u64::MAX)?;
+    let shown = rate(&plan, "minimal", arguments.tries, u64::MAX)?;
     let sentence = story::sentence(&plan, &case.replay.reproducer.title);
     keep(&case.replay, &plan, &kept_in)?;
     let minimal = Minimal {
@@ -113,7 +120,7 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
         title: &case.replay.reproducer.title,
         key: &case.replay.reproducer.key,
         sentence: &sentence,
-        rate: whole.rate,
+        rate: shown,
         edges: &edges,
         actors: plan.episode.actors.len(),
         ops: story::ops(&plan),
@@ -164,7 +171,10 @@ fn text(minimal: &Minimal<'_>) -> String {
     let _ = writeln!(text, "  shown    {}", minimal.rate);
     for edge in minimal.edges {
         let _ = writeln!(text, "  edge     {}", edge.says);
-        let _ = writeln!(text, "           without it {}", edge.without);
+        let _ = match &edge.without {
+            Some(rate) => writeln!(text, "           without it {rate}"),
+            None => writeln!(text, "           without it the rule says nothing"),
+        };
     }
     let wall = human_time(Duration::from_millis(minimal.wall_ms));
     let _ = writeln!(text, "  took     {} episodes, {wall}", minimal.tried);
@@ -179,7 +189,7 @@ fn text(minimal: &Minimal<'_>) -> String {
 /// Episodes that leave out ever more.
 struct Shrink<'a> {
     whole: &'a Plan,
-    key: &'a str,
+    sought: &'a Name,
     parts: Vec<Part>,
     ddmin: Ddmin<Part>,
     /// How often in a row a candidate must show it: what shows it by chance would be kept, and the
@@ -192,11 +202,11 @@ struct Shrink<'a> {
 }
 
 impl<'a> Shrink<'a> {
-    fn new(whole: &'a Plan, key: &'a str, tries: u64) -> Self {
-        let parts = whole.parts();
+    fn new(whole: &'a Plan, sought: &'a Name, tries: u64) -> Self {
+        let parts = whole.parts(sought.hangs());
         Self {
             whole,
-            key,
+            sought,
             ddmin: Ddmin::new(parts.clone()),
             parts,
             tries,
@@ -224,6 +234,15 @@ impl<'a> Shrink<'a> {
         self.ddmin.retain(|part| kept.contains(part));
     }
 
+    /// Passes over candidates that can't show it.
+    fn skip(&mut self) {
+        while let Some(candidate) = self.ddmin.candidate()
+            && !self.sought.may_come_of(&self.with(&candidate))
+        {
+            self.ddmin.tell(false);
+        }
+    }
+
     fn minimal(&self) -> Plan {
         self.with(self.ddmin.kept())
     }
@@ -240,12 +259,13 @@ impl Episodes for Shrink<'_> {
     }
 
     fn told(&mut self, shown: Option<&str>) {
-        let shown = shown == Some(self.key);
+        let shown = shown == Some(self.sought.key.as_str());
         self.tried += 1;
         self.times += 1;
         if !self.whole_shows {
             self.whole_shows = shown;
             self.times *= u64::from(!shown);
+            self.skip();
             return;
         } else if !shown {
             self.ddmin.tell(false);
@@ -256,6 +276,7 @@ impl Episodes for Shrink<'_> {
             return;
         }
         self.times = 0;
+        self.skip();
     }
 
     fn done(&self) -> bool {
@@ -273,19 +294,27 @@ mod tests {
     use crate::target::Chosen;
     use knobrig_proto::Step;
 
+    fn sought() -> Name {
+        Name {
+            title: "it".into(),
+            key: "k".into(),
+        }
+    }
+
     /// A world in which the failure needs the teardown's unload and the holder's read under the
     /// first edge; how often must it be asked, and what is left?
     #[test]
     fn only_what_the_failure_needs_is_left() {
         let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
         let whole = plan(&target, &Points::default(), 3, 1, &[Shape::Gated]);
+        let sought = sought();
         let shows = |plan: &Plan| {
             let steps = || plan.episode.actors.iter().flat_map(|actor| &actor.steps);
             let unloads = steps().any(|step| matches!(step, Step::Unload { .. }));
             let waits = steps().any(|step| matches!(step, Step::WaitSignal { .. }));
             unloads && waits
         };
-        let mut shrink = Shrink::new(&whole, "k", 2);
+        let mut shrink = Shrink::new(&whole, &sought, 2);
         let mut number = 0;
         while !shrink.done() {
             number += 1;
@@ -305,7 +334,8 @@ mod tests {
     fn an_episode_that_never_shows_it_is_given_up() {
         let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
         let whole = plan(&target, &Points::default(), 3, 1, &[Shape::Gated]);
-        let mut shrink = Shrink::new(&whole, "k", 2);
+        let sought = sought();
+        let mut shrink = Shrink::new(&whole, &sought, 2);
         let mut number = 0;
         while !shrink.done() {
             number += 1;

@@ -152,6 +152,18 @@ impl Case {
         })
     }
 
+    /// How often a plan with parts left out shows the finding.
+    pub(super) fn rate_of_less(
+        &self,
+        mut trials: Trials<'_>,
+        dir: RunDir,
+        command: &[String],
+    ) -> Result<Rate, Error> {
+        let mut campaign = self.campaign(dir, command)?.nothing_else();
+        campaign.verdict(&mut trials)?;
+        Ok(trials.rate())
+    }
+
     /// A campaign of guests as the finding's, that ends when its episodes do.
     pub(super) fn campaign(&self, dir: RunDir, command: &[String]) -> Result<Campaign<'_>, Error> {
         let setting = &self.replay.reproducer.setting;
@@ -166,7 +178,7 @@ impl Case {
     }
 
     /// What its finding is known by.
-    fn sought(&self) -> Name {
+    pub(super) fn sought(&self) -> Name {
         Name {
             title: self.replay.reproducer.title.clone(),
             key: self.replay.reproducer.key.clone(),

@@ -1,15 +1,16 @@
 //! A plan with parts left out: what a minimizer tries.
 //!
-//! Leaving something out never leaves a dangling end: checks of a step that is gone go with it,
-//! nobody waits for a signal that nothing raises, and a gate that nothing releases any more lets
-//! go as soon as it holds, so that the order which it enforced is free.
+//! Leaving something out never leaves a dangling end: with an open goes what uses its descriptor,
+//! with a step its checks, nobody waits for a signal that nothing raises, and a gate that nothing
+//! releases any more lets go as soon as it holds, so that the order which it enforced is free. Nor
+//! does it make a correct driver look broken: a check goes with what it stands on.
 
 use std::collections::BTreeSet;
 
-use knobrig_proto::{Repeat, Rest, Step};
+use knobrig_proto::{Repeat, Rest, Slot, Step};
 use serde::{Deserialize, Serialize};
 
-use super::{Expect, Place, Plan, Reaction, Then, When};
+use super::{Check, Expect, Place, Plan, Reaction, Rule, Then, When};
 
 /// Something that an episode may do without.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,23 +29,108 @@ pub enum Part {
 }
 
 impl Plan {
-    /// All that may be left out, the coarse before the fine.
-    pub fn parts(&self) -> Vec<Part> {
-        let actors = self.episode.actors.iter().enumerate();
-        let mut parts: Vec<_> = actors
-            .clone()
-            .map(|(actor, _)| Part::Actor(actor))
-            .collect();
-        for (actor, it) in actors {
-            let steps = it.steps.iter().enumerate();
-            let own = steps.filter(|(_, step)| !matches!(step, Step::WaitSignal { .. }));
-            // Of a loop that matters only some ops may.
-            parts.extend(own.map(|(step, _)| Part::Step(actor, step)));
+    /// All that may be left out, the coarse before the fine. A close goes with its open. Where
+    /// `hangs`, somebody waits for what never comes: what it waits for is not left out.
+    pub fn parts(&self, hangs: bool) -> Vec<Part> {
+        let mut parts = Vec::new();
+        for (actor, it) in self.episode.actors.iter().enumerate() {
+            let mut steps = it.steps.iter().enumerate();
+            if !hangs || !steps.any(|(step, _)| self.is_awaited(Part::Step(actor, step))) {
+                parts.push(Part::Actor(actor));
+            }
         }
-        parts.extend((0..self.episode.after.len()).map(Part::After));
+        let may_go = |part: &Part| match self.step_of(part) {
+            None | Some(Step::WaitSignal { .. } | Step::Close { .. }) => false,
+            // Of a loop that matters only some ops may.
+            Some(_) => !hangs || !self.is_awaited(part.clone()),
+        };
+        parts.extend(self.steps().map(|(part, _)| part).filter(may_go));
         parts.extend((0..self.reactions.len()).map(Part::Edge));
         parts.extend(self.ordered_edges());
         parts
+    }
+
+    /// Each step of the threads', and then those after they have ended.
+    fn steps(&self) -> impl Iterator<Item = (Part, &Step)> {
+        let actors = self.episode.actors.iter().enumerate();
+        let own = actors.flat_map(|(actor, it)| {
+            let steps = it.steps.iter().enumerate();
+            steps.map(move |(step, it)| (Part::Step(actor, step), it))
+        });
+        let after = self.episode.after.iter().enumerate();
+        own.chain(after.map(|(step, it)| (Part::After(step), it)))
+    }
+
+    fn step_of(&self, part: &Part) -> Option<&Step> {
+        match part {
+            Part::Step(actor, step) => self.episode.actors.get(*actor)?.steps.get(*step),
+            Part::After(step) => self.episode.after.get(*step),
+            Part::Actor(_) | Part::Edge(_) | Part::Order(_) => None,
+        }
+    }
+
+    /// Whether somebody may wait for what a step does: for the state that it changes, or for the end
+    /// of a descriptor that another thread has opened.
+    fn is_awaited(&self, part: Part) -> bool {
+        match self.step_of(&part) {
+            Some(Step::Close { slot }) => !self.opens_itself(&part, *slot),
+            Some(_) => self.changes_state(&part),
+            None => false,
+        }
+    }
+
+    /// Whether the thread of this step opens the descriptor.
+    fn opens_itself(&self, part: &Part, slot: Slot) -> bool {
+        let opens =
+            |(it, step): (Part, &Step)| thread(&it) == thread(part) && opened(step) == Some(slot);
+        self.steps().any(opens)
+    }
+
+    /// Whether what follows goes by what a step does: modules, bindings, files and devices come and
+    /// go by it. Opens and closes are looked at in pairs.
+    fn changes_state(&self, part: &Part) -> bool {
+        let by_kind = matches!(
+            self.step_of(part),
+            Some(
+                Step::Load { .. }
+                    | Step::Unload { .. }
+                    | Step::WriteFile { .. }
+                    | Step::Mkdir { .. }
+                    | Step::Rmdir { .. }
+                    | Step::Mknod { .. }
+                    | Step::Hold { .. }
+            )
+        );
+        let by_rule = |check: &Check| {
+            let rules = [
+                Rule::GivenUp,
+                Rule::TearsDown,
+                Rule::ComesBack,
+                Rule::Unbinds,
+            ];
+            place(part) == Some(check.place) && rules.contains(&check.rule)
+        };
+        // The harness does something when a thread comes here.
+        let by_host = |reaction: &Reaction| {
+            let acts = reaction.then.iter().any(|then| {
+                matches!(
+                    then,
+                    Then::Unplug(_) | Then::Plug(_) | Then::Kill | Then::Revive
+                )
+            });
+            acts && self.settles(reaction) == Some(part.clone())
+        };
+        by_kind || self.checks.iter().any(by_rule) || self.reactions.iter().any(by_host)
+    }
+
+    /// The step that a reaction is to.
+    fn settles(&self, reaction: &Reaction) -> Option<Part> {
+        match &reaction.when {
+            When::Settled(name, step) | When::Asleep(name, step) => {
+                Some(Part::Step(self.actor_named(name)?, *step))
+            }
+            When::Held(_) | When::Armed => None,
+        }
     }
 
     /// The orders that gates enforce: what reacts to what, and threads that wait for a gate or let
@@ -58,10 +144,8 @@ impl Plan {
         let actors = self.episode.actors.iter().enumerate();
         let steps = actors.flat_map(|(actor, it)| {
             let steps = it.steps.iter().enumerate();
-            let ordering =
-                |step: &Step| matches!(step, Step::AwaitGate { .. } | Step::ReleaseGate { .. });
             steps
-                .filter(move |(_, step)| ordering(step))
+                .filter(|(_, step)| orders(step))
                 .map(move |(step, _)| Part::Step(actor, step))
         });
         reactions.chain(steps).chain(self.ordered_edges()).collect()
@@ -74,16 +158,7 @@ impl Plan {
 
     /// The plan without these parts.
     pub fn without(&self, parts: &BTreeSet<Part>) -> Self {
-        let mut gone = parts.clone();
-        // An edge from what is gone goes, and with it the waits that it alone would end.
-        for (number, reaction) in self.reactions.iter().enumerate() {
-            if let When::Settled(name, step) | When::Asleep(name, step) = &reaction.when
-                && let Some(actor) = self.actor_named(name)
-                && (gone.contains(&Part::Actor(actor)) || gone.contains(&Part::Step(actor, *step)))
-            {
-                gone.insert(Part::Edge(number));
-            }
-        }
+        let gone = self.with_what_follows(parts);
         let kept_edges = || {
             let edges = self.reactions.iter().enumerate();
             edges.filter(|(number, _)| !gone.contains(&Part::Edge(*number)))
@@ -198,6 +273,7 @@ impl Plan {
             });
         }
         plan.checks = (self.checks.iter())
+            .filter(|check| self.still_stands(check, &gone))
             .filter_map(|check| {
                 let mut check = check.clone();
                 check.place = moved(check.place)?;
@@ -218,16 +294,143 @@ impl Plan {
         plan
     }
 
+    /// These parts, and those that are nothing without them.
+    fn with_what_follows(&self, parts: &BTreeSet<Part>) -> BTreeSet<Part> {
+        let mut gone = parts.clone();
+        let of_actors = self.steps().map(|(part, _)| part);
+        gone.extend(of_actors.filter(|part| match part {
+            Part::Step(actor, _) => parts.contains(&Part::Actor(*actor)),
+            _ => false,
+        }));
+        gone.extend(self.without_descriptor(&gone));
+        // An edge from what is gone goes, and with it the waits that it alone would end.
+        for (number, reaction) in self.reactions.iter().enumerate() {
+            if self.settles(reaction).is_some_and(|it| gone.contains(&it)) {
+                gone.insert(Part::Edge(number));
+            }
+        }
+        gone
+    }
+
+    /// Steps whose descriptor nobody opens any more.
+    fn without_descriptor(&self, gone: &BTreeSet<Part>) -> Vec<Part> {
+        let opens = |slot: Slot| {
+            let before = self.episode.before.iter().filter_map(opened);
+            let others = self.steps().filter(|(part, _)| !gone.contains(part));
+            let others = others.filter_map(|(_, step)| opened(step));
+            before.chain(others).any(|it| it == slot)
+        };
+        let uses = |(part, step): (Part, &Step)| {
+            let slot = used(step)?;
+            // The last open of its own thread before it, if there is one.
+            let own = self.steps().take_while(|(it, _)| *it != part);
+            let own =
+                own.filter(|(it, step)| thread(it) == thread(&part) && opened(step) == Some(slot));
+            let there = match own.last() {
+                Some((open, _)) => !gone.contains(&open),
+                None => opens(slot),
+            };
+            (!there).then_some(part)
+        };
+        self.steps().filter_map(uses).collect()
+    }
+
+    /// Whether all is there that a check stands on: what had changed the state that it looks at, the
+    /// order in which threads came to it, and, where one result is expected, all that counts.
+    fn still_stands(&self, check: &Check, gone: &BTreeSet<Part>) -> bool {
+        let exact = match check.expect {
+            Expect::OneOf(_) | Expect::Text(_) | Expect::Lacks(_) | Expect::Changed { .. } => true,
+            Expect::OkOr(_) | Expect::OkWhile(_) | Expect::OkAfter(_) => false,
+        };
+        let here = match check.place {
+            Place::Before(_) => return true,
+            Place::Actor(actor, step) => Part::Step(actor, step),
+            Place::After(step) => Part::After(step),
+        };
+        let order = |part: &Part| match part {
+            Part::Edge(_) | Part::Order(_) => true,
+            _ => self.step_of(part).is_some_and(orders),
+        };
+        if matches!(here, Part::Step(..)) && gone.iter().any(order) {
+            return false;
+        }
+        // What comes after all threads goes by what all of them did.
+        let comes_before = |part: &Part| {
+            *part < here && (thread(part) == thread(&here) || matches!(here, Part::After(_)))
+        };
+        gone.iter().all(|part| match self.step_of(part) {
+            Some(Step::Open { slot, .. }) => !exact || self.is_closed_by(part, *slot, &here),
+            Some(_) => !comes_before(part) || !self.changes_state(part),
+            None => true,
+        })
+    }
+
+    /// Whether the thread that opens a descriptor closes it again, and does so before it comes to a
+    /// place, if that is its own: to whoever looks there, it is as if it had never been open.
+    fn is_closed_by(&self, open: &Part, slot: Slot, here: &Part) -> bool {
+        let own = thread(open) == thread(here);
+        if own && here < open {
+            return true;
+        }
+        let later = self.steps().filter(|(part, _)| {
+            thread(part) == thread(open) && part > open && (!own || part < here)
+        });
+        later
+            .into_iter()
+            .any(|(_, step)| *step == Step::Close { slot })
+    }
+
     fn actor_named(&self, name: &str) -> Option<usize> {
         let actors = &self.episode.actors;
         actors.iter().position(|actor| actor.name == name)
     }
 }
 
+/// The descriptor that a step opens.
+fn opened(step: &Step) -> Option<Slot> {
+    match step {
+        Step::Open { slot, .. } => Some(*slot),
+        _ => None,
+    }
+}
+
+/// The descriptor that a step uses.
+fn used(step: &Step) -> Option<Slot> {
+    match step {
+        Step::Close { slot }
+        | Step::Read { slot, .. }
+        | Step::Write { slot, .. }
+        | Step::Seek { slot, .. }
+        | Step::Poll { slot, .. } => Some(*slot),
+        _ => None,
+    }
+}
+
+/// Whether a step waits for a gate, or lets one go.
+fn orders(step: &Step) -> bool {
+    matches!(step, Step::AwaitGate { .. } | Step::ReleaseGate { .. })
+}
+
+/// The thread of a step; nothing is the one that comes after all.
+fn thread(part: &Part) -> Option<usize> {
+    match part {
+        Part::Step(actor, _) => Some(*actor),
+        _ => None,
+    }
+}
+
+fn place(part: &Part) -> Option<Place> {
+    match part {
+        Part::Step(actor, step) => Some(Place::Actor(*actor, *step)),
+        Part::After(step) => Some(Place::After(*step)),
+        Part::Actor(_) | Part::Edge(_) | Part::Order(_) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::plan::{Check, Points, Shape, plan};
+    use crate::judge::plan::{Points, Shape, plan};
     use crate::target::Chosen;
     use proptest::prelude::*;
 
@@ -274,6 +477,78 @@ mod tests {
         assert_eq!(last.then, [Then::Release(tag)]);
     }
 
+    /// Whether a check of this rule is left, when parts are left out.
+    fn is_checked(whole: &Plan, gone: impl IntoIterator<Item = Part>, rule: Rule) -> bool {
+        let less = whole.without(&gone.into_iter().collect());
+        less.checks.iter().any(|check| check.rule == rule)
+    }
+
+    #[test]
+    fn with_an_open_goes_all_that_uses_its_descriptor() {
+        let target = chosen("pinned");
+        let whole = plan(&target, &Points::default(), 1, 1, &[Shape::Gated]);
+        let opens = |(part, step): (Part, &Step)| Some((part, opened(step)?));
+        let (open, slot) = whole.steps().find_map(opens).expect("somebody opens");
+        let less = whole.without(&BTreeSet::from([open.clone()]));
+        assert!(
+            less.steps().all(|(_, step)| used(step) != Some(slot)),
+            "{less:?}"
+        );
+        // And never is it left open.
+        let closes = |part: &Part| matches!(whole.step_of(part), Some(Step::Close { .. }));
+        assert!(!whole.parts(false).iter().any(closes));
+    }
+
+    #[test]
+    fn a_refusal_is_expected_only_of_what_pins_and_in_the_order_of_both() {
+        let target = chosen("pinned");
+        let whole = plan(&target, &Points::default(), 1, 1, &[Shape::Gated]);
+        let rule = Rule::RefusedWhilePinned;
+        assert!(is_checked(&whole, [], rule));
+        for edge in whole.edges() {
+            assert!(!is_checked(&whole, [edge], rule));
+        }
+        let opens = |(part, step): (Part, &Step)| opened(step).map(|_| part);
+        let open = whole.steps().find_map(opens).expect("somebody opens");
+        assert!(!is_checked(&whole, [open], rule));
+    }
+
+    #[test]
+    fn what_comes_afterwards_is_expected_only_of_a_teardown_that_was() {
+        let target = chosen("drained");
+        let whole = plan(&target, &Points::default(), 1, 1, &[Shape::Stress]);
+        let rule = Rule::PathsGone;
+        assert!(is_checked(&whole, [], rule));
+        let unloads = |(part, step): (Part, &Step)| match step {
+            Step::Unload { .. } => Some(part),
+            _ => None,
+        };
+        let unload = whole.steps().find_map(unloads).expect("a teardown");
+        assert!(!is_checked(&whole, [unload], rule));
+        // A loop that closes what it opens changes nothing of it.
+        let looper = (whole.episode.actors.iter())
+            .position(|actor| actor.repeat == Repeat::UntilOthersEnd)
+            .expect("a loop");
+        assert!(is_checked(&whole, [Part::Actor(looper)], rule));
+    }
+
+    #[test]
+    fn of_what_hangs_nothing_is_left_out_that_it_may_wait_for() {
+        let target = chosen("exit-waits");
+        let whole = plan(&target, &Points::default(), 1, 1, &[Shape::Elsewhere]);
+        let parts = whole.parts(true);
+        let unloads = |(part, step): (Part, &Step)| match step {
+            Step::Unload { .. } | Step::WriteFile { .. } => Some(part),
+            _ => None,
+        };
+        let awaited: Vec<_> = whole.steps().filter_map(unloads).collect();
+        assert!(!awaited.is_empty());
+        for part in awaited {
+            assert!(!parts.contains(&part), "{part:?}");
+            assert!(whole.parts(false).contains(&part), "{part:?}");
+        }
+    }
+
     proptest! {
         /// Whatever is left out, what stays hangs together, and each check is on the step that it
         /// was on.
@@ -281,7 +556,7 @@ mod tests {
         fn no_dangling_ends(seed: u64, number in 1u64..1000, picks: Vec<bool>) {
             for lifetime in ["pinned", "drained", "exit-waits"] {
                 let whole = plan(&chosen(lifetime), &Points::default(), seed, number, &[]);
-                let parts = whole.parts().into_iter().zip(picks.iter().copied().chain([false; 99]));
+                let parts = whole.parts(false).into_iter().zip(picks.iter().copied().chain([false; 99]));
                 let gone: BTreeSet<_> = parts.filter(|(_, pick)| *pick).map(|(part, _)| part).collect();
                 let less = whole.without(&gone);
                 prop_assert!(less.episode.actors.iter().all(|actor| !actor.steps.is_empty()));

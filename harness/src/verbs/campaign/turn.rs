@@ -1,6 +1,8 @@
 //! One guest's turn: set-up, a look around in the first one, and episodes until the goal or a
 //! failure. Of two nested results the inner error tells how the guest was lost.
 
+use dk_control::Event as Witnessed;
+use knobrig_klog::Report;
 use knobrig_proto::Step;
 use tokio::time::Instant;
 
@@ -9,8 +11,8 @@ use crate::engine::episode::{self, Ended, Whole};
 use crate::engine::guest::{Guest, Happening, Loss};
 use crate::error::Error;
 use crate::judge::finding::{self, Evidence, Met};
-use crate::judge::oracle::{self, Collisions};
-use crate::judge::plan::{Plan, Shape, leaks};
+use crate::judge::oracle::{self, Collisions, Violation};
+use crate::judge::plan::{ENOENT, Plan, Shape, leaks};
 use crate::judge::record::Record;
 use crate::report::events::Event;
 use crate::verbs::episodes::{Episodes, Went};
@@ -26,6 +28,8 @@ pub(super) enum TurnEnd {
     Goal,
     /// A failure was met; the guest is spent.
     Found,
+    /// No failure that counts, but something was left in the guest.
+    Spent,
 }
 
 /// The guest whose turn it is.
@@ -243,6 +247,7 @@ impl Campaign<'_> {
         });
         let verdict = oracle::judge(plan, &whole.report, whole.ring_runs);
         self.summary.add_rules(&verdict.held);
+        let stuck = !whole.report.stuck.is_empty();
         let record = Record {
             report: Some(whole.report),
             ..whole.record
@@ -253,7 +258,7 @@ impl Campaign<'_> {
             collisions,
         });
         self.records.insert(episode, record);
-        let mut evidence = finding::evidence(verdict.violations, whole.witnessed, left);
+        let mut evidence = self.evidence(verdict.violations, whole.witnessed, left);
         if evidence.is_empty() && !episodes.each_heard_out() {
             self.told(episodes, None)?;
             return Ok(Ok(None));
@@ -271,12 +276,35 @@ impl Campaign<'_> {
         }
         if evidence.is_empty() {
             self.told(episodes, None)?;
-            return Ok(self.clear(turn.guest).await.map(|()| None));
+            let cleared = self.clear(turn.guest).await;
+            return Ok(cleared.map(|cleared| match cleared && !stuck {
+                true => None,
+                false => Some(TurnEnd::Spent),
+            }));
         }
         self.date(Some(episode), turn.guest);
         let key = self.found(evidence, turn.met(Some(episode), at))?;
         self.told(episodes, key.as_deref())?;
         Ok(Ok(Some(TurnEnd::Found)))
+    }
+
+    /// What the rig's own oracles said of an episode, as far as it counts.
+    fn evidence(
+        &self,
+        mut violations: Vec<Violation>,
+        witnessed: Vec<Witnessed>,
+        left: Vec<Report>,
+    ) -> Vec<Evidence> {
+        let sought = self.sought.as_ref().filter(|_| self.only_sought);
+        if let Some(sought) = sought {
+            violations.retain(|violation| {
+                let violation = violation.clone();
+                sought.may_be(&Evidence::Rule { violation }.name())
+            });
+        }
+        let mut evidence = finding::evidence(violations, witnessed, left);
+        evidence.retain(|it| sought.is_none_or(|sought| sought.may_be(&it.name())));
+        evidence
     }
 
     /// Counts an episode, and tells how it went; gives what its teardowns and ops came to.
@@ -333,12 +361,14 @@ impl Campaign<'_> {
         }
     }
 
-    /// An episode that was cut down may leave modules behind that the next one loads.
-    async fn clear(&mut self, guest: &mut Guest) -> Result<(), Loss> {
+    /// An episode that was cut down may leave modules behind that the next one loads. Gives whether
+    /// none is left.
+    async fn clear(&mut self, guest: &mut Guest) -> Result<bool, Loss> {
         let loaded = self.target.modules().filter(|module| !module.once);
         let mut steps: Vec<_> = loaded.map(|module| Step::unload(&module.name)).collect();
         steps.reverse();
+        let outcomes = guest.run_steps(steps).await?;
         // What is gone already can't be unloaded.
-        guest.run_steps(steps).await.map(drop)
+        Ok((outcomes.iter()).all(|outcome| outcome.ret >= 0 || outcome.ret == ENOENT))
     }
 }

@@ -169,6 +169,12 @@ fn broken(plan: &Plan, check: &Check, report: &EpisodeReport) -> Option<Violatio
         Expect::OkWhile(place) => {
             seen.ret == 0 || other(place).is_some_and(|there| there.end_ns <= seen.end_ns)
         }
+        Expect::OkWhileServed(place) => {
+            let inside = |there: &Outcome| {
+                there.ret >= 0 && there.start_ns <= seen.start_ns && there.end_ns > seen.end_ns
+            };
+            seen.ret == 0 || !other(place).is_some_and(inside)
+        }
         Expect::OkAfter(place) => {
             seen.ret == 0 && other(place).is_some_and(|there| there.start_ns <= seen.end_ns)
         }
@@ -241,7 +247,9 @@ fn describe(plan: &Plan, expect: &Expect) -> String {
         Expect::Text(text) => format!("the text {text:?}"),
         Expect::Lacks(text) => format!("nothing of {text:?}"),
         Expect::Changed { from, by } => format!("{by:+} against the first {}", step(from)),
-        Expect::OkWhile(place) => format!("success while \"{}\" runs", step(place)),
+        Expect::OkWhile(place) | Expect::OkWhileServed(place) => {
+            format!("success while \"{}\" runs", step(place))
+        }
         Expect::OkAfter(place) => format!("success not before \"{}\"", step(place)),
     }
 }
@@ -409,7 +417,13 @@ mod tests {
                 Some(Expect::OkOr(_)) if check.is_some_and(|c| c.rule == Rule::ObjectCounts) => {
                     (2, Some("5\n".into()))
                 }
-                Some(Expect::OkOr(_) | Expect::OkWhile(_) | Expect::OkAfter(_)) | None => (0, None),
+                Some(
+                    Expect::OkOr(_)
+                    | Expect::OkWhile(_)
+                    | Expect::OkWhileServed(_)
+                    | Expect::OkAfter(_),
+                )
+                | None => (0, None),
             };
             Outcome {
                 ret,
@@ -496,6 +510,29 @@ mod tests {
         }
         let violations = judge(&plan, &report, true).violations;
         assert!((violations.iter()).all(|it| it.rule != Some(Rule::DeviceStopped)));
+    }
+
+    #[test]
+    fn whoever_was_served_was_inside_all_the_time() {
+        let mut plan = of("drained", Shape::Gated, 1);
+        let (look, op) = (Place::Actor(1, 0), Place::Actor(0, 0));
+        plan.checks = vec![Check {
+            rule: Rule::KnobsFirst,
+            place: look,
+            expect: Expect::OkWhileServed(op),
+        }];
+        let broken = |ret, start_ns, end_ns| {
+            let mut report = correct(&plan);
+            // The look, from 5 to 6, finds it gone.
+            report.actors[1].outcomes[0].ret = ENOENT;
+            let op = &mut report.actors[0].outcomes[0];
+            (op.ret, op.start_ns, op.end_ns) = (ret, start_ns, end_ns);
+            !judge(&plan, &report, false).violations.is_empty()
+        };
+        assert!(broken(3, 4, 7));
+        for (ret, start, end) in [(ENODEV, 4, 7), (3, 6, 7), (3, 4, 6)] {
+            assert!(!broken(ret, start, end), "{ret} {start} {end}");
+        }
     }
 
     /// Every check can fail: a result that it doesn't allow is told.

@@ -263,6 +263,9 @@ pub enum Expect {
     },
     /// 0, unless the step there had ended before.
     OkWhile(Place),
+    /// 0, unless the step there had ended before, was yet to begin, or failed: whoever got his answer
+    /// was inside all the time, in whatever order they came.
+    OkWhileServed(Place),
     /// 0, and not before the step there had begun.
     OkAfter(Place),
 }

@@ -273,13 +273,14 @@ impl Plan {
             });
         }
         plan.checks = (self.checks.iter())
-            .filter(|check| self.still_stands(check, &gone))
             .filter_map(|check| {
-                let mut check = check.clone();
+                let mut check = self.still_expected(check, &gone)?;
                 check.place = moved(check.place)?;
                 match &mut check.expect {
                     Expect::Changed { from, .. } => *from = moved(*from)?,
-                    Expect::OkWhile(place) | Expect::OkAfter(place) => *place = moved(*place)?,
+                    Expect::OkWhile(place)
+                    | Expect::OkWhileServed(place)
+                    | Expect::OkAfter(place) => *place = moved(*place)?,
                     Expect::OkOr(_) | Expect::OneOf(_) | Expect::Text(_) | Expect::Lacks(_) => {}
                 }
                 Some(check)
@@ -335,34 +336,40 @@ impl Plan {
         self.steps().filter_map(uses).collect()
     }
 
-    /// Whether all is there that a check stands on: what had changed the state that it looks at, the
+    /// A check, if all is there that it stands on: what had changed the state that it looks at, the
     /// order in which threads came to it, and, where one result is expected, all that counts.
-    fn still_stands(&self, check: &Check, gone: &BTreeSet<Part>) -> bool {
-        let exact = match check.expect {
-            Expect::OneOf(_) | Expect::Text(_) | Expect::Lacks(_) | Expect::Changed { .. } => true,
-            Expect::OkOr(_) | Expect::OkWhile(_) | Expect::OkAfter(_) => false,
-        };
+    fn still_expected(&self, check: &Check, gone: &BTreeSet<Part>) -> Option<Check> {
         let here = match check.place {
-            Place::Before(_) => return true,
+            Place::Before(_) => return Some(check.clone()),
             Place::Actor(actor, step) => Part::Step(actor, step),
             Place::After(step) => Part::After(step),
         };
+        let mut check = check.clone();
         let order = |part: &Part| match part {
             Part::Edge(_) | Part::Order(_) => true,
             _ => self.step_of(part).is_some_and(orders),
         };
         if matches!(here, Part::Step(..)) && gone.iter().any(order) {
-            return false;
+            match check.expect {
+                Expect::OkWhile(place) => check.expect = Expect::OkWhileServed(place),
+                Expect::OkWhileServed(_) | Expect::OkAfter(_) => {}
+                _ => return None,
+            }
         }
+        let exact = matches!(
+            check.expect,
+            Expect::OneOf(_) | Expect::Text(_) | Expect::Lacks(_) | Expect::Changed { .. }
+        );
         // What comes after all threads goes by what all of them did.
         let comes_before = |part: &Part| {
             *part < here && (thread(part) == thread(&here) || matches!(here, Part::After(_)))
         };
-        gone.iter().all(|part| match self.step_of(part) {
+        let stands = gone.iter().all(|part| match self.step_of(part) {
             Some(Step::Open { slot, .. }) => !exact || self.is_closed_by(part, *slot, &here),
             Some(_) => !comes_before(part) || !self.changes_state(part),
             None => true,
-        })
+        });
+        stands.then_some(check)
     }
 
     /// Whether the thread that opens a descriptor closes it again, and does so before it comes to a
@@ -511,6 +518,24 @@ mod tests {
         let opens = |(part, step): (Part, &Step)| opened(step).map(|_| part);
         let open = whole.steps().find_map(opens).expect("somebody opens");
         assert!(!is_checked(&whole, [open], rule));
+    }
+
+    #[test]
+    fn a_look_without_its_order_goes_by_who_was_served() {
+        let target = chosen("drained");
+        let gated = |number| plan(&target, &Points::default(), 1, number, &[Shape::Gated]);
+        let looks = |plan: &Plan| {
+            plan.checks
+                .iter()
+                .any(|it| matches!(it.expect, Expect::OkWhile(_)))
+        };
+        let whole = (1..99).map(gated).find(looks).expect("one with a witness");
+        for edge in whole.edges() {
+            let less = whole.without(&BTreeSet::from([edge]));
+            assert!(!looks(&less));
+            let served = |check: &Check| matches!(check.expect, Expect::OkWhileServed(_));
+            assert!(less.checks.iter().any(served));
+        }
     }
 
     #[test]

@@ -5,12 +5,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use knobrig_proto::Step;
 use serde::Serialize;
 
 mod order;
 
 use super::episodes::Episodes;
-use super::repro::Case;
+use super::repro::{Attempts, CHANCES, Case, chances};
 use super::run::{say, say_json};
 use crate::cli::{Format, MinimizeArgs};
 use crate::error::Error;
@@ -30,9 +31,13 @@ use crate::schedule::minimize::Ddmin;
 const VERSION: u32 = 1;
 /// So often the whole episode is tried before it counts as one that doesn't show the finding.
 const WHOLE_TRIES: u64 = 10;
-/// So many of [`MinimizeArgs::proof`] that show the finding without an edge are enough to say that
-/// it isn't needed.
+/// So many of [`MinimizeArgs::proof`] that show the finding without an edge are enough.
 const ENOUGH: u64 = 4;
+/// If they come within so many tries, the edge isn't needed: it goes.
+const SOON: u64 = 20;
+/// The longest that a candidate's thread waits for another. What it waits for may be left out, and
+/// comes within milliseconds where it isn't; if it is late once, a part is kept that could go.
+const PATIENCE_MS: u64 = 1_500;
 
 #[derive(Debug, Serialize)]
 struct Minimal<'a> {
@@ -41,8 +46,10 @@ struct Minimal<'a> {
     key: &'a str,
     /// What happens, in a sentence.
     sentence: &'a str,
-    /// How often the minimal episode shows the finding.
+    /// In how many tries the minimal episode shows the finding; one is several episodes, as for `repro`.
     rate: Rate,
+    /// The same of episodes.
+    episodes: Rate,
     edges: &'a [Edge],
     actors: usize,
     ops: usize,
@@ -92,27 +99,35 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
         ))?;
         return Ok(Exit::Clean);
     }
-    let plan = shrink.minimal();
-    let rate = |plan: &Plan, name: &str, times, enough| -> Result<Rate, Error> {
+    let rate = |plan: &Plan, name: &str, times, enough, each| -> Result<Attempts, Error> {
         let dir = RunDir::create(&kept_in.join(name))?;
-        case.rate_of_less(case.trials(plan, times, enough), dir, &command)
+        let trials = case.trials(plan, times, enough).of_episodes(each);
+        case.attempts_at_less(trials, dir, &command)
     };
+    let mut plan = shrink.minimal();
+    let mut tried_edges = 0;
     let mut edges = Vec::new();
-    for (number, part) in plan.edges().into_iter().enumerate() {
-        let Some(says) = story::edge(&plan, &part) else {
-            continue;
-        };
-        let without = plan.without(&BTreeSet::from([part]));
-        let name = format!("without-edge-{}", number + 1);
-        edges.push(Edge {
-            says,
-            without: match sought.may_come_of(&without) {
-                true => Some(rate(&without, &name, arguments.proof, ENOUGH)?),
-                false => None,
-            },
-        });
+    while let Some((part, says)) = (plan.edges().into_iter())
+        .filter_map(|part| story::edge(&plan, &part).map(|says| (part, says)))
+        .nth(edges.len())
+    {
+        let less = plan.without(&BTreeSet::from([part]));
+        let mut without = None;
+        if sought.may_come_of(&less) {
+            tried_edges += 1;
+            let name = format!("without-edge-{tried_edges}");
+            let shown = rate(&less, &name, arguments.proof, ENOUGH, 1)?.rate;
+            if shown.hits >= ENOUGH && shown.attempts <= SOON {
+                plan = less;
+                // What was seen of those before was seen with it.
+                edges.clear();
+                continue;
+            }
+            without = Some(shown);
+        }
+        edges.push(Edge { says, without });
     }
-    let shown = rate(&plan, "minimal", arguments.tries, u64::MAX)?;
+    let shown = rate(&plan, "minimal", arguments.tries, u64::MAX, CHANCES)?;
     let sentence = story::sentence(&plan, &case.replay.reproducer.title);
     keep(&case.replay, &plan, &kept_in)?;
     let minimal = Minimal {
@@ -120,7 +135,8 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
         title: &case.replay.reproducer.title,
         key: &case.replay.reproducer.key,
         sentence: &sentence,
-        rate: shown,
+        rate: shown.rate,
+        episodes: shown.episodes,
         edges: &edges,
         actors: plan.episode.actors.len(),
         ops: story::ops(&plan),
@@ -169,6 +185,9 @@ fn text(minimal: &Minimal<'_>) -> String {
     );
     let _ = writeln!(text, "  {}", minimal.sentence);
     let _ = writeln!(text, "  shown    {}", minimal.rate);
+    if minimal.episodes != minimal.rate {
+        let _ = writeln!(text, "  episodes {}, {}", minimal.episodes, chances());
+    }
     for edge in minimal.edges {
         let _ = writeln!(text, "  edge     {}", edge.says);
         let _ = match &edge.without {
@@ -255,7 +274,14 @@ impl Episodes for Shrink<'_> {
             true => self.ddmin.candidate(),
         };
         let kept = candidate.as_deref().unwrap_or(self.ddmin.kept());
-        self.with(kept).numbered(number)
+        let mut plan = self.with(kept).numbered(number);
+        for step in plan.episode.actors.iter_mut().flat_map(|it| &mut it.steps) {
+            if let Step::WaitSignal { deadline_ms, .. } | Step::AwaitGate { deadline_ms, .. } = step
+            {
+                *deadline_ms = PATIENCE_MS.min(*deadline_ms);
+            }
+        }
+        plan
     }
 
     fn told(&mut self, shown: Option<&str>) {
@@ -292,7 +318,6 @@ mod tests {
     use super::*;
     use crate::judge::plan::{Points, Shape, plan};
     use crate::target::Chosen;
-    use knobrig_proto::Step;
 
     fn sought() -> Name {
         Name {

@@ -30,7 +30,12 @@ const VERSION: u32 = 1;
 
 /// Episodes of one try, unless one shows the finding before: whatever loops in an episode beside what
 /// is placed meets its failure by chance.
-const CHANCES: u64 = 16;
+pub(super) const CHANCES: u64 = 16;
+
+/// What a try is, in words.
+pub(super) fn chances() -> String {
+    format!("up to {CHANCES} in a try")
+}
 
 /// A finding with all that its episode needs to run again.
 #[derive(Debug)]
@@ -133,11 +138,29 @@ impl Case {
     /// Runs trials to their end.
     pub(super) fn attempts(
         &self,
-        mut trials: Trials<'_>,
+        trials: Trials<'_>,
         dir: RunDir,
         command: &[String],
     ) -> Result<Attempts, Error> {
-        let summary = self.campaign(dir, command)?.verdict(&mut trials)?;
+        self.attempts_in(self.campaign(dir, command)?, trials)
+    }
+
+    /// The same of a plan with parts left out: nothing else counts.
+    pub(super) fn attempts_at_less(
+        &self,
+        trials: Trials<'_>,
+        dir: RunDir,
+        command: &[String],
+    ) -> Result<Attempts, Error> {
+        self.attempts_in(self.campaign(dir, command)?.nothing_else(), trials)
+    }
+
+    fn attempts_in(
+        &self,
+        mut campaign: Campaign<'_>,
+        mut trials: Trials<'_>,
+    ) -> Result<Attempts, Error> {
+        let summary = campaign.verdict(&mut trials)?;
         let sought = self.sought();
         let others = (summary.findings.into_iter())
             .filter(|found| !sought.may_be(&found.name()))
@@ -150,18 +173,6 @@ impl Case {
             episodes: trials.rate_of_episodes(),
             others: others.collect(),
         })
-    }
-
-    /// How often a plan with parts left out shows the finding.
-    pub(super) fn rate_of_less(
-        &self,
-        mut trials: Trials<'_>,
-        dir: RunDir,
-        command: &[String],
-    ) -> Result<Rate, Error> {
-        let mut campaign = self.campaign(dir, command)?.nothing_else();
-        campaign.verdict(&mut trials)?;
-        Ok(trials.rate())
     }
 
     /// A campaign of guests as the finding's, that ends when its episodes do.
@@ -287,11 +298,7 @@ fn text(case: &Case, attempts: &Attempts, kept_in: &Path) -> String {
         attempts.rate, case.replay.reproducer.title
     );
     if attempts.episodes != attempts.rate {
-        let _ = writeln!(
-            text,
-            "  episodes {}, up to {CHANCES} in a try",
-            attempts.episodes
-        );
+        let _ = writeln!(text, "  episodes {}, {}", attempts.episodes, chances());
     }
     for other in &attempts.others {
         let _ = writeln!(text, "  else     {} ({} times)", other.title, other.count);

@@ -30,7 +30,7 @@ use crate::schedule::minimize::Ddmin;
 /// Version of the result's JSON.
 const VERSION: u32 = 1;
 /// So often the whole episode is tried before it counts as one that doesn't show the finding.
-const WHOLE_TRIES: u64 = 10;
+const WHOLE_TRIES: u64 = 2 * CHANCES;
 /// So many of [`MinimizeArgs::proof`] that show the finding without an edge are enough.
 const ENOUGH: u64 = 4;
 /// If they come within so many tries, the edge isn't needed: it goes.
@@ -91,7 +91,7 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
     let mut shrink = Shrink::new(&case.plan, &sought, arguments.tries);
     let campaign = case.campaign(shrinking, &command)?;
     campaign.nothing_else().verdict(&mut shrink)?;
-    if !shrink.whole_shows {
+    if !shrink.whole_shows() {
         say(&format!(
             "not shown: 0 of {WHOLE_TRIES}: {}\n  kept in  {}\n",
             case.replay.reproducer.title,
@@ -211,13 +211,17 @@ struct Shrink<'a> {
     sought: &'a Name,
     parts: Vec<Part>,
     ddmin: Ddmin<Part>,
-    /// How often in a row a candidate must show it: what shows it by chance would be kept, and the
-    /// order that makes it certain lost.
+    /// How many trials in a row of a candidate must show it: what shows it by chance would be kept,
+    /// and the order that makes it certain lost.
     tries: u64,
-    /// How often this one was tried.
-    times: u64,
+    /// Episodes of a trial, unless one shows it before; unknown as long as the whole is tried. One, if
+    /// each of the whole's shows it.
+    each: Option<u64>,
+    /// Trials of this candidate that showed it, or episodes of the whole.
+    shown: u64,
+    /// Episodes of the trial under way, or of the whole.
+    under_way: u64,
     tried: u64,
-    whole_shows: bool,
 }
 
 impl<'a> Shrink<'a> {
@@ -229,9 +233,53 @@ impl<'a> Shrink<'a> {
             ddmin: Ddmin::new(parts.clone()),
             parts,
             tries,
-            times: 0,
+            each: None,
+            shown: 0,
+            under_way: 0,
             tried: 0,
-            whole_shows: false,
+        }
+    }
+
+    fn whole_shows(&self) -> bool {
+        self.each.is_some()
+    }
+
+    /// An episode of the whole.
+    fn told_of_whole(&mut self) {
+        let each = match self.shown {
+            shown if shown >= self.tries && shown == self.under_way => 1,
+            shown if shown >= self.tries => CHANCES,
+            1.. if self.under_way >= WHOLE_TRIES => CHANCES,
+            _ => return,
+        };
+        self.each = Some(each);
+        self.begin();
+    }
+
+    /// An episode of the candidate, and whether it showed the finding.
+    fn told_of_candidate(&mut self, shown: bool, each: u64) {
+        if !shown && self.under_way < each {
+            return;
+        }
+        self.under_way = 0;
+        if !shown {
+            self.ddmin.tell(false);
+        } else if self.shown >= self.tries {
+            self.ddmin.tell(true);
+            self.drop_idle();
+        } else {
+            return;
+        }
+        self.begin();
+    }
+
+    /// Goes on to the next candidate, past those that can't show it.
+    fn begin(&mut self) {
+        (self.shown, self.under_way) = (0, 0);
+        while let Some(candidate) = self.ddmin.candidate()
+            && !self.sought.may_come_of(&self.with(&candidate))
+        {
+            self.ddmin.tell(false);
         }
     }
 
@@ -253,15 +301,6 @@ impl<'a> Shrink<'a> {
         self.ddmin.retain(|part| kept.contains(part));
     }
 
-    /// Passes over candidates that can't show it.
-    fn skip(&mut self) {
-        while let Some(candidate) = self.ddmin.candidate()
-            && !self.sought.may_come_of(&self.with(&candidate))
-        {
-            self.ddmin.tell(false);
-        }
-    }
-
     fn minimal(&self) -> Plan {
         self.with(self.ddmin.kept())
     }
@@ -269,7 +308,7 @@ impl<'a> Shrink<'a> {
 
 impl Episodes for Shrink<'_> {
     fn next(&mut self, number: u64) -> Plan {
-        let candidate = match self.whole_shows {
+        let candidate = match self.whole_shows() {
             false => None,
             true => self.ddmin.candidate(),
         };
@@ -287,28 +326,18 @@ impl Episodes for Shrink<'_> {
     fn told(&mut self, shown: Option<&str>) {
         let shown = shown == Some(self.sought.key.as_str());
         self.tried += 1;
-        self.times += 1;
-        if !self.whole_shows {
-            self.whole_shows = shown;
-            self.times *= u64::from(!shown);
-            self.skip();
-            return;
-        } else if !shown {
-            self.ddmin.tell(false);
-        } else if self.times >= self.tries {
-            self.ddmin.tell(true);
-            self.drop_idle();
-        } else {
-            return;
+        self.under_way += 1;
+        self.shown += u64::from(shown);
+        match self.each {
+            None => self.told_of_whole(),
+            Some(each) => self.told_of_candidate(shown, each),
         }
-        self.times = 0;
-        self.skip();
     }
 
     fn done(&self) -> bool {
-        match self.whole_shows {
+        match self.whole_shows() {
             true => self.ddmin.candidate().is_none(),
-            false => self.times >= WHOLE_TRIES,
+            false => self.under_way >= WHOLE_TRIES,
         }
     }
 }
@@ -355,6 +384,27 @@ mod tests {
         assert!(minimal.episode.after.is_empty());
     }
 
+    /// What shows it in every third episode only is tried that much longer.
+    #[test]
+    fn what_shows_by_chance_is_minimized_too() {
+        let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
+        let whole = plan(&target, &Points::default(), 3, 1, &[Shape::Gated]);
+        let sought = sought();
+        let mut shrink = Shrink::new(&whole, &sought, 2);
+        let mut number = 0;
+        while !shrink.done() {
+            number += 1;
+            assert!(number < 5_000, "it ends");
+            let candidate = shrink.next(number);
+            let mut steps = candidate.episode.actors.iter().flat_map(|it| &it.steps);
+            let unloads = steps.any(|step| matches!(step, Step::Unload { .. }));
+            shrink.told((unloads && number.is_multiple_of(3)).then_some("k"));
+        }
+        let minimal = shrink.minimal();
+        assert_eq!(minimal.episode.actors.len(), 1, "{minimal:?}");
+        assert_eq!(minimal.episode.actors[0].steps.len(), 1);
+    }
+
     #[test]
     fn an_episode_that_never_shows_it_is_given_up() {
         let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
@@ -367,6 +417,6 @@ mod tests {
             let _ = shrink.next(number);
             shrink.told(Some("another"));
         }
-        assert_eq!((number, shrink.whole_shows), (WHOLE_TRIES, false));
+        assert_eq!((number, shrink.whole_shows()), (WHOLE_TRIES, false));
     }
 }

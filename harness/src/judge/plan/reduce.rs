@@ -257,6 +257,14 @@ impl Plan {
                 })
             })
             .collect();
+        // Who is let go in another order may not be held yet.
+        if gone.iter().any(|part| matches!(part, Part::Edge(_))) {
+            for then in plan.reactions.iter_mut().flat_map(|it| &mut it.then) {
+                if let Then::Release(tag) = then {
+                    *then = Then::Free(std::mem::take(tag));
+                }
+            }
+        }
         for gate in &plan.gates {
             if was_released(&gate.tag) && !released.contains(&gate.tag) {
                 plan.reactions.push(Reaction {

@@ -38,6 +38,8 @@ const SOON: u64 = 20;
 /// The longest that a candidate's thread waits for another. What it waits for may be left out, and
 /// comes within milliseconds where it isn't; if it is late once, a part is kept that could go.
 const PATIENCE_MS: u64 = 1_500;
+/// The longest that a candidate's teardown may take, unless it is sought that it never ends.
+const CALL_MS: u64 = 5_000;
 
 #[derive(Debug, Serialize)]
 struct Minimal<'a> {
@@ -319,6 +321,10 @@ impl Episodes for Shrink<'_> {
             {
                 *deadline_ms = PATIENCE_MS.min(*deadline_ms);
             }
+        }
+        if !self.sought.hangs() {
+            let longest = plan.episode.call_deadline_ms.unwrap_or(CALL_MS);
+            plan.episode.call_deadline_ms = Some(CALL_MS.min(longest));
         }
         plan
     }

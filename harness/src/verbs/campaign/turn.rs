@@ -1,10 +1,12 @@
 //! One guest's turn: set-up, a look around in the first one, and episodes until the goal or a
 //! failure. Of two nested results the inner error tells how the guest was lost.
 
+use std::time::Duration;
+
 use dk_control::Event as Witnessed;
 use knobrig_klog::Report;
 use knobrig_proto::Step;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Campaign;
 use crate::engine::episode::{self, Ended, Whole};
@@ -19,6 +21,8 @@ use crate::verbs::episodes::{Episodes, Went};
 use crate::verbs::look;
 use crate::verbs::rehearsal::{self, Rehearsal};
 
+/// The longest that modules which were left may take to unload; then the guest is spent.
+const CLEAR: Duration = Duration::from_secs(5);
 /// Plans kept so that a late report finds the episode that it came of.
 const PLANS_KEPT: usize = 64;
 
@@ -367,8 +371,13 @@ impl Campaign<'_> {
         let loaded = self.target.modules().filter(|module| !module.once);
         let mut steps: Vec<_> = loaded.map(|module| Step::unload(&module.name)).collect();
         steps.reverse();
-        let outcomes = guest.run_steps(steps).await?;
-        // What is gone already can't be unloaded.
-        Ok((outcomes.iter()).all(|outcome| outcome.ret >= 0 || outcome.ret == ENOENT))
+        // Something that nobody gives back any more may be waited for.
+        match timeout(CLEAR, guest.run_steps(steps)).await {
+            // What is gone already can't be unloaded.
+            Ok(outcomes) => {
+                Ok((outcomes?.iter()).all(|outcome| outcome.ret >= 0 || outcome.ret == ENOENT))
+            }
+            Err(_) => Ok(false),
+        }
     }
 }

@@ -215,7 +215,9 @@ impl Campaign<'_> {
                 self.records.insert(number, *record);
                 self.date(of, turn.guest);
                 let key = self.found(vec![Evidence::Kernel { report }], turn.met(of, begun))?;
-                self.told(episodes, key.as_deref())?;
+                // Of an episode with other parts left out, it is no word on this one.
+                let late = self.only_sought && of.is_some_and(|of| of != number);
+                self.told(episodes, key.as_deref().filter(|_| !late))?;
                 Ok(Ok(Some(TurnEnd::Found)))
             }
             Err(loss) => Ok(Err(loss)),
@@ -279,12 +281,7 @@ impl Campaign<'_> {
             Err(_) => {}
         }
         if evidence.is_empty() {
-            self.told(episodes, None)?;
-            let cleared = self.clear(turn.guest).await;
-            return Ok(cleared.map(|cleared| match cleared && !stuck {
-                true => None,
-                false => Some(TurnEnd::Spent),
-            }));
+            return self.clean_episode(episodes, turn, episode, stuck).await;
         }
         self.date(Some(episode), turn.guest);
         let key = self.found(evidence, turn.met(Some(episode), at))?;
@@ -362,6 +359,35 @@ impl Campaign<'_> {
         let record = episode.and_then(|episode| self.records.get_mut(&episode));
         if let Some(record) = record {
             record.log_ahead_ns = record.log_ahead_ns.or(guest.log_ahead_ns());
+        }
+    }
+
+    /// An episode that showed nothing, unless it comes late.
+    async fn clean_episode(
+        &mut self,
+        episodes: &mut dyn Episodes,
+        turn: &mut Turn<'_>,
+        episode: u64,
+        stuck: bool,
+    ) -> Result<Result<Option<TurnEnd>, Loss>, Error> {
+        let cleared = match self.clear(turn.guest).await {
+            Ok(cleared) => cleared && !stuck,
+            Err(loss) => return Ok(Err(loss)),
+        };
+        match turn.guest.drain_console().await {
+            Ok(Some(Happening::Report { report, begun, .. })) => {
+                self.date(Some(episode), turn.guest);
+                let met = turn.met(Some(episode), begun);
+                let key = self.found(vec![Evidence::Kernel { report }], met)?;
+                // With parts left out it may be the unload's, which isn't the episode's.
+                self.told(episodes, key.as_deref().filter(|_| !self.only_sought))?;
+                Ok(Ok(Some(TurnEnd::Found)))
+            }
+            Ok(_) => {
+                self.told(episodes, None)?;
+                Ok(Ok((!cleared).then_some(TurnEnd::Spent)))
+            }
+            Err(loss) => Ok(Err(loss)),
         }
     }
 

@@ -35,6 +35,7 @@ mod naive;
 mod pct;
 mod placed;
 mod points;
+mod premises;
 mod probe_fails;
 pub mod race;
 pub mod reduce;

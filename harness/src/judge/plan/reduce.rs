@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use knobrig_proto::{Repeat, Rest, Slot, Step};
 use serde::{Deserialize, Serialize};
 
-use super::{Check, Expect, Place, Plan, Reaction, Rule, Then, When};
+use super::{Expect, Place, Plan, Reaction, Then, When};
 
 /// Something that an episode may do without.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ impl Plan {
     }
 
     /// Each step of the threads', and then those after they have ended.
-    fn steps(&self) -> impl Iterator<Item = (Part, &Step)> {
+    pub(super) fn steps(&self) -> impl Iterator<Item = (Part, &Step)> {
         let actors = self.episode.actors.iter().enumerate();
         let own = actors.flat_map(|(actor, it)| {
             let steps = it.steps.iter().enumerate();
@@ -61,7 +61,7 @@ impl Plan {
         own.chain(after.map(|(step, it)| (Part::After(step), it)))
     }
 
-    fn step_of(&self, part: &Part) -> Option<&Step> {
+    pub(super) fn step_of(&self, part: &Part) -> Option<&Step> {
         match part {
             Part::Step(actor, step) => self.episode.actors.get(*actor)?.steps.get(*step),
             Part::After(step) => self.episode.after.get(*step),
@@ -86,45 +86,8 @@ impl Plan {
         self.steps().any(opens)
     }
 
-    /// Whether what follows goes by what a step does: modules, bindings, files and devices come and
-    /// go by it. Opens and closes are looked at in pairs.
-    fn changes_state(&self, part: &Part) -> bool {
-        let by_kind = matches!(
-            self.step_of(part),
-            Some(
-                Step::Load { .. }
-                    | Step::Unload { .. }
-                    | Step::WriteFile { .. }
-                    | Step::Mkdir { .. }
-                    | Step::Rmdir { .. }
-                    | Step::Mknod { .. }
-                    | Step::Hold { .. }
-            )
-        );
-        let by_rule = |check: &Check| {
-            let rules = [
-                Rule::GivenUp,
-                Rule::TearsDown,
-                Rule::ComesBack,
-                Rule::Unbinds,
-            ];
-            place(part) == Some(check.place) && rules.contains(&check.rule)
-        };
-        // The harness does something when a thread comes here.
-        let by_host = |reaction: &Reaction| {
-            let acts = reaction.then.iter().any(|then| {
-                matches!(
-                    then,
-                    Then::Unplug(_) | Then::Plug(_) | Then::Kill | Then::Revive
-                )
-            });
-            acts && self.settles(reaction) == Some(part.clone())
-        };
-        by_kind || self.checks.iter().any(by_rule) || self.reactions.iter().any(by_host)
-    }
-
     /// The step that a reaction is to.
-    fn settles(&self, reaction: &Reaction) -> Option<Part> {
+    pub(super) fn settles(&self, reaction: &Reaction) -> Option<Part> {
         match &reaction.when {
             When::Settled(name, step) | When::Asleep(name, step) => {
                 Some(Part::Step(self.actor_named(name)?, *step))
@@ -344,57 +307,6 @@ impl Plan {
         self.steps().filter_map(uses).collect()
     }
 
-    /// A check, if all is there that it stands on: what had changed the state that it looks at, the
-    /// order in which threads came to it, and, where one result is expected, all that counts.
-    fn still_expected(&self, check: &Check, gone: &BTreeSet<Part>) -> Option<Check> {
-        let here = match check.place {
-            Place::Before(_) => return Some(check.clone()),
-            Place::Actor(actor, step) => Part::Step(actor, step),
-            Place::After(step) => Part::After(step),
-        };
-        let mut check = check.clone();
-        let order = |part: &Part| match part {
-            Part::Edge(_) | Part::Order(_) => true,
-            _ => self.step_of(part).is_some_and(orders),
-        };
-        if matches!(here, Part::Step(..)) && gone.iter().any(order) {
-            match check.expect {
-                Expect::OkWhile(place) => check.expect = Expect::OkWhileServed(place),
-                Expect::OkWhileServed(_) | Expect::OkAfter(_) => {}
-                _ => return None,
-            }
-        }
-        let exact = matches!(
-            check.expect,
-            Expect::OneOf(_) | Expect::Text(_) | Expect::Lacks(_) | Expect::Changed { .. }
-        );
-        // What comes after all threads goes by what all of them did.
-        let comes_before = |part: &Part| {
-            *part < here && (thread(part) == thread(&here) || matches!(here, Part::After(_)))
-        };
-        let stands = gone.iter().all(|part| match self.step_of(part) {
-            Some(Step::Open { slot, .. }) => !exact || self.is_closed_by(part, *slot, &here),
-            Some(_) => !comes_before(part) || !self.changes_state(part),
-            None => true,
-        });
-        stands.then_some(check)
-    }
-
-    /// Whether the thread that opens a descriptor closes it again, and does so before it comes to a
-    /// place, if that is its own: to whoever looks there, it is as if it had never been open.
-    fn is_closed_by(&self, open: &Part, slot: Slot, here: &Part) -> bool {
-        let own = thread(open) == thread(here);
-        if own && here < open {
-            return true;
-        }
-        let later = self.steps().filter(|(part, _)| {
-            thread(part) == thread(open) && part > open && (!own || part < here)
-        });
-        later
-            .into_iter()
-            .any(|(_, step)| *step == Step::Close { slot })
-    }
-
     fn actor_named(&self, name: &str) -> Option<usize> {
         let actors = &self.episode.actors;
         actors.iter().position(|actor| actor.name == name)
@@ -402,7 +314,7 @@ impl Plan {
 }
 
 /// The descriptor that a step opens.
-fn opened(step: &Step) -> Option<Slot> {
+pub(super) fn opened(step: &Step) -> Option<Slot> {
     match step {
         Step::Open { slot, .. } => Some(*slot),
         _ => None,
@@ -422,19 +334,19 @@ fn used(step: &Step) -> Option<Slot> {
 }
 
 /// Whether a step waits for a gate, or lets one go.
-fn orders(step: &Step) -> bool {
+pub(super) fn orders(step: &Step) -> bool {
     matches!(step, Step::AwaitGate { .. } | Step::ReleaseGate { .. })
 }
 
 /// The thread of a step; nothing is the one that comes after all.
-fn thread(part: &Part) -> Option<usize> {
+pub(super) fn thread(part: &Part) -> Option<usize> {
     match part {
         Part::Step(actor, _) => Some(*actor),
         _ => None,
     }
 }
 
-fn place(part: &Part) -> Option<Place> {
+pub(super) fn place(part: &Part) -> Option<Place> {
     match part {
         Part::Step(actor, step) => Some(Place::Actor(*actor, *step)),
         Part::After(step) => Some(Place::After(*step)),
@@ -445,7 +357,7 @@ fn place(part: &Part) -> Option<Place> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::plan::{Points, Shape, plan};
+    use crate::judge::plan::{Check, Points, Shape, plan};
     use crate::target::Chosen;
     use proptest::prelude::*;
 
@@ -492,12 +404,6 @@ mod tests {
         assert_eq!(last.then, [Then::Release(tag)]);
     }
 
-    /// Whether a check of this rule is left, when parts are left out.
-    fn is_checked(whole: &Plan, gone: impl IntoIterator<Item = Part>, rule: Rule) -> bool {
-        let less = whole.without(&gone.into_iter().collect());
-        less.checks.iter().any(|check| check.rule == rule)
-    }
-
     #[test]
     fn with_an_open_goes_all_that_uses_its_descriptor() {
         let target = chosen("pinned");
@@ -512,57 +418,6 @@ mod tests {
         // And never is it left open.
         let closes = |part: &Part| matches!(whole.step_of(part), Some(Step::Close { .. }));
         assert!(!whole.parts(false).iter().any(closes));
-    }
-
-    #[test]
-    fn a_refusal_is_expected_only_of_what_pins_and_in_the_order_of_both() {
-        let target = chosen("pinned");
-        let whole = plan(&target, &Points::default(), 1, 1, &[Shape::Gated]);
-        let rule = Rule::RefusedWhilePinned;
-        assert!(is_checked(&whole, [], rule));
-        for edge in whole.edges() {
-            assert!(!is_checked(&whole, [edge], rule));
-        }
-        let opens = |(part, step): (Part, &Step)| opened(step).map(|_| part);
-        let open = whole.steps().find_map(opens).expect("somebody opens");
-        assert!(!is_checked(&whole, [open], rule));
-    }
-
-    #[test]
-    fn a_look_without_its_order_goes_by_who_was_served() {
-        let target = chosen("drained");
-        let gated = |number| plan(&target, &Points::default(), 1, number, &[Shape::Gated]);
-        let looks = |plan: &Plan| {
-            plan.checks
-                .iter()
-                .any(|it| matches!(it.expect, Expect::OkWhile(_)))
-        };
-        let whole = (1..99).map(gated).find(looks).expect("one with a witness");
-        for edge in whole.edges() {
-            let less = whole.without(&BTreeSet::from([edge]));
-            assert!(!looks(&less));
-            let served = |check: &Check| matches!(check.expect, Expect::OkWhileServed(_));
-            assert!(less.checks.iter().any(served));
-        }
-    }
-
-    #[test]
-    fn what_comes_afterwards_is_expected_only_of_a_teardown_that_was() {
-        let target = chosen("drained");
-        let whole = plan(&target, &Points::default(), 1, 1, &[Shape::Stress]);
-        let rule = Rule::PathsGone;
-        assert!(is_checked(&whole, [], rule));
-        let unloads = |(part, step): (Part, &Step)| match step {
-            Step::Unload { .. } => Some(part),
-            _ => None,
-        };
-        let unload = whole.steps().find_map(unloads).expect("a teardown");
-        assert!(!is_checked(&whole, [unload], rule));
-        // A loop that closes what it opens changes nothing of it.
-        let looper = (whole.episode.actors.iter())
-            .position(|actor| actor.repeat == Repeat::UntilOthersEnd)
-            .expect("a loop");
-        assert!(is_checked(&whole, [Part::Actor(looper)], rule));
     }
 
     #[test]

@@ -178,6 +178,13 @@ impl Name {
         self.key == other.key || self.tells_less(other) || other.tells_less(self)
     }
 
+    /// Whether a replay of this that shows the other shows the same bug: a deadlock in the driver is seen
+    /// from this side or from that, by who is late first.
+    pub fn is_shown_by(&self, other: &Self) -> bool {
+        let hangs = |name: &Self| name.key.starts_with(DRIVER_HANGS);
+        self.may_be(other) || hangs(self) && hangs(other)
+    }
+
     /// Whether something waits for what never comes.
     pub fn hangs(&self) -> bool {
         self.key.starts_with(LIVENESS) || self.title.starts_with("INFO: task hung")
@@ -208,6 +215,8 @@ impl Name {
 const KERNEL: &str = "kernel ";
 /// Begins the keys of what did not return.
 const LIVENESS: &str = "liveness ";
+/// And of these, where it waits in a function of the driver's.
+const DRIVER_HANGS: &str = "liveness in ";
 
 fn kernel_key(report: &Report) -> String {
     match report.waits_in().filter(|it| it.in_module) {
@@ -220,7 +229,7 @@ fn kernel_key(report: &Report) -> String {
 /// What is waited for tells one endless teardown from another; in a driver's own function that is
 /// enough, whoever waits.
 fn driver_hangs(waits: &Waits) -> String {
-    format!("liveness in {}", waits.function)
+    format!("{DRIVER_HANGS}{}", waits.function)
 }
 
 fn violation_key(violation: &Violation) -> String {
@@ -572,6 +581,9 @@ mod tests {
             assert_eq!(name(key).may_come_of(&free), of_free, "{key}");
         }
         assert!(name("liveness unload mydrv").hangs());
+        let (show, teardown) = (name("liveness in m::show"), name("liveness in m::teardown"));
+        assert!(show.is_shown_by(&teardown) && !show.may_be(&teardown));
+        assert!(!show.is_shown_by(&name("liveness unload mydrv in msleep")));
         assert!(!name("rule counts read refcnt").hangs());
     }
 

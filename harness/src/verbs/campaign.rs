@@ -501,7 +501,7 @@ impl<'a> Campaign<'a> {
             count: finding.count,
             episode,
         })?;
-        let sought = (self.sought.as_ref()).filter(|sought| sought.may_be(&name));
+        let sought = (self.sought.as_ref()).filter(|sought| sought.is_shown_by(&name));
         Ok(Some(sought.map_or(finding.key, |it| it.key.clone())))
     }
 }

@@ -163,7 +163,7 @@ impl Case {
         let summary = campaign.verdict(&mut trials)?;
         let sought = self.sought();
         let others = (summary.findings.into_iter())
-            .filter(|found| !sought.may_be(&found.name()))
+            .filter(|found| !sought.is_shown_by(&found.name()))
             .map(|found| Other {
                 title: found.title,
                 count: found.count,

@@ -300,11 +300,11 @@ impl Campaign<'_> {
         if let Some(sought) = sought {
             violations.retain(|violation| {
                 let violation = violation.clone();
-                sought.may_be(&Evidence::Rule { violation }.name())
+                sought.is_shown_by(&Evidence::Rule { violation }.name())
             });
         }
         let mut evidence = finding::evidence(violations, witnessed, left);
-        evidence.retain(|it| sought.is_none_or(|sought| sought.may_be(&it.name())));
+        evidence.retain(|it| sought.is_none_or(|sought| sought.is_shown_by(&it.name())));
         evidence
     }
 

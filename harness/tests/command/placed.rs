@@ -50,7 +50,7 @@ fn points_are_found_and_reached_and_a_correct_lifetime_stays_clean() {
         // The driver's own calls are among them.
         assert!(points.iter().any(|point| point["own"] == true), "{survey}");
     }
-    // A point may not come, the more so on a loaded machine, but most do.
+    // A point may not come, but nearly all do.
     let gates: Vec<_> = events(&place, "gates-ended")
         .into_iter()
         .flat_map(|event| event["gates"].as_array().cloned().unwrap_or_default())
@@ -59,7 +59,7 @@ fn points_are_found_and_reached_and_a_correct_lifetime_stays_clean() {
         .iter()
         .filter(|gate| gate["hold"].is_object())
         .collect();
-    assert!(held.len() * 2 > gates.len(), "{gates:?}");
+    assert!(held.len() * 10 >= gates.len() * 8, "{gates:?}");
     for gate in held {
         let hold = &gate["hold"];
         let (from, to) = (hold["ns"].as_u64(), hold["left_ns"].as_u64());

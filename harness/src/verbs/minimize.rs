@@ -104,7 +104,7 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
     let rate = |plan: &Plan, name: &str, times, enough, each| -> Result<Attempts, Error> {
         let dir = RunDir::create(&kept_in.join(name))?;
         let trials = case.trials(plan, times, enough).of_episodes(each);
-        case.attempts_at_less(trials, dir, &command)
+        case.attempts(case.campaign(dir, &command)?.nothing_else(), trials)
     };
     let mut plan = shrink.minimal();
     let mut tried_edges = 0;
@@ -361,28 +361,43 @@ mod tests {
         }
     }
 
+    fn whole() -> Plan {
+        let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
+        plan(&target, &Points::default(), 3, 1, &[Shape::Gated])
+    }
+
+    /// Asks until all is done, at most so often; gives how often.
+    fn ask(shrink: &mut Shrink<'_>, most: u64, shows: impl Fn(&Plan, u64) -> bool) -> u64 {
+        let mut number = 0;
+        while !shrink.done() {
+            number += 1;
+            assert!(number < most, "it ends");
+            let candidate = shrink.next(number);
+            shrink.told(Some(match shows(&candidate, number) {
+                true => "k",
+                false => "another",
+            }));
+        }
+        number
+    }
+
+    fn steps(plan: &Plan) -> impl Iterator<Item = &Step> {
+        plan.episode.actors.iter().flat_map(|actor| &actor.steps)
+    }
+
+    fn unloads(plan: &Plan) -> bool {
+        steps(plan).any(|step| matches!(step, Step::Unload { .. }))
+    }
+
     /// A world in which the failure needs the teardown's unload and the holder's read under the
     /// first edge; how often must it be asked, and what is left?
     #[test]
     fn only_what_the_failure_needs_is_left() {
-        let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
-        let whole = plan(&target, &Points::default(), 3, 1, &[Shape::Gated]);
-        let sought = sought();
-        let shows = |plan: &Plan| {
-            let steps = || plan.episode.actors.iter().flat_map(|actor| &actor.steps);
-            let unloads = steps().any(|step| matches!(step, Step::Unload { .. }));
-            let waits = steps().any(|step| matches!(step, Step::WaitSignal { .. }));
-            unloads && waits
-        };
+        let (whole, sought) = (whole(), sought());
+        let waits = |plan: &Plan| steps(plan).any(|step| matches!(step, Step::WaitSignal { .. }));
+        let shows = |plan: &Plan| unloads(plan) && waits(plan);
         let mut shrink = Shrink::new(&whole, &sought, 2);
-        let mut number = 0;
-        while !shrink.done() {
-            number += 1;
-            assert!(number < 500, "it ends");
-            let candidate = shrink.next(number);
-            let shown = shows(&candidate);
-            shrink.told(shown.then_some("k"));
-        }
+        ask(&mut shrink, 500, |plan, _| shows(plan));
         let minimal = shrink.minimal();
         assert!(shows(&minimal));
         assert_eq!(minimal.episode.actors.len(), 1, "{minimal:?}");
@@ -393,19 +408,10 @@ mod tests {
     /// What shows it in every third episode only is tried that much longer.
     #[test]
     fn what_shows_by_chance_is_minimized_too() {
-        let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
-        let whole = plan(&target, &Points::default(), 3, 1, &[Shape::Gated]);
-        let sought = sought();
+        let (whole, sought) = (whole(), sought());
         let mut shrink = Shrink::new(&whole, &sought, 2);
-        let mut number = 0;
-        while !shrink.done() {
-            number += 1;
-            assert!(number < 5_000, "it ends");
-            let candidate = shrink.next(number);
-            let mut steps = candidate.episode.actors.iter().flat_map(|it| &it.steps);
-            let unloads = steps.any(|step| matches!(step, Step::Unload { .. }));
-            shrink.told((unloads && number.is_multiple_of(3)).then_some("k"));
-        }
+        let shows = |plan: &Plan, number: u64| unloads(plan) && number.is_multiple_of(3);
+        ask(&mut shrink, 5_000, shows);
         let minimal = shrink.minimal();
         assert_eq!(minimal.episode.actors.len(), 1, "{minimal:?}");
         assert_eq!(minimal.episode.actors[0].steps.len(), 1);
@@ -413,16 +419,9 @@ mod tests {
 
     #[test]
     fn an_episode_that_never_shows_it_is_given_up() {
-        let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
-        let whole = plan(&target, &Points::default(), 3, 1, &[Shape::Gated]);
-        let sought = sought();
+        let (whole, sought) = (whole(), sought());
         let mut shrink = Shrink::new(&whole, &sought, 2);
-        let mut number = 0;
-        while !shrink.done() {
-            number += 1;
-            let _ = shrink.next(number);
-            shrink.told(Some("another"));
-        }
+        let number = ask(&mut shrink, 500, |_, _| false);
         assert_eq!((number, shrink.whole_shows()), (WHOLE_TRIES, false));
     }
 }

@@ -135,27 +135,8 @@ impl Case {
         Trials::new(plan, &self.replay.reproducer.key, times, enough)
     }
 
-    /// Runs trials to their end.
+    /// Runs trials to their end, in a campaign of this case's.
     pub(super) fn attempts(
-        &self,
-        trials: Trials<'_>,
-        dir: RunDir,
-        command: &[String],
-    ) -> Result<Attempts, Error> {
-        self.attempts_in(self.campaign(dir, command)?, trials)
-    }
-
-    /// The same of a plan with parts left out: nothing else counts.
-    pub(super) fn attempts_at_less(
-        &self,
-        trials: Trials<'_>,
-        dir: RunDir,
-        command: &[String],
-    ) -> Result<Attempts, Error> {
-        self.attempts_in(self.campaign(dir, command)?.nothing_else(), trials)
-    }
-
-    fn attempts_in(
         &self,
         mut campaign: Campaign<'_>,
         mut trials: Trials<'_>,
@@ -266,7 +247,8 @@ pub fn run(arguments: &ReproArgs, command: Vec<String>) -> Result<Exit, Error> {
     // Without its mutant each episode counts.
     let chances = if arguments.correct { 1 } else { CHANCES };
     let trials = case.trials(&case.plan, arguments.times, enough);
-    let attempts = case.attempts(trials.of_episodes(chances), dir, &command)?;
+    let campaign = case.campaign(dir, &command)?;
+    let attempts = case.attempts(campaign, trials.of_episodes(chances))?;
     match arguments.format {
         Format::Human => say(&text(&case, &attempts, &kept_in))?,
         Format::Json => say_json(&Outcome {

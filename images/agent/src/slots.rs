@@ -64,17 +64,7 @@ pub struct Slots {
 impl Slots {
     /// A table with the slots that the steps speak of.
     pub fn of<'a>(steps: impl Iterator<Item = &'a Step>) -> Self {
-        let mut ids: Vec<Slot> = steps
-            .filter_map(|step| match step {
-                Step::Open { slot, .. }
-                | Step::Close { slot }
-                | Step::Read { slot, .. }
-                | Step::Write { slot, .. }
-                | Step::Seek { slot, .. }
-                | Step::Poll { slot, .. } => Some(*slot),
-                _ => None,
-            })
-            .collect();
+        let mut ids: Vec<Slot> = steps.filter_map(Step::slot).collect();
         ids.sort_unstable();
         ids.dedup();
         let cells = ids.iter().map(|_| Mutex::new(None)).collect();

@@ -323,14 +323,7 @@ pub(super) fn opened(step: &Step) -> Option<Slot> {
 
 /// The descriptor that a step uses.
 fn used(step: &Step) -> Option<Slot> {
-    match step {
-        Step::Close { slot }
-        | Step::Read { slot, .. }
-        | Step::Write { slot, .. }
-        | Step::Seek { slot, .. }
-        | Step::Poll { slot, .. } => Some(*slot),
-        _ => None,
-    }
+    step.slot().filter(|_| opened(step).is_none())
 }
 
 /// Whether a step waits for a gate, or lets one go.

@@ -222,6 +222,19 @@ impl Step {
             patience_ms: 0,
         }
     }
+
+    /// The descriptor that it opens, uses or closes.
+    pub fn slot(&self) -> Option<Slot> {
+        match self {
+            Self::Open { slot, .. }
+            | Self::Close { slot }
+            | Self::Read { slot, .. }
+            | Self::Write { slot, .. }
+            | Self::Seek { slot, .. }
+            | Self::Poll { slot, .. } => Some(*slot),
+            _ => None,
+        }
+    }
 }
 
 /// What a step came to.

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use knobrig_klog::{Report, Role, readable};
 use knobrig_proto::{Repeat, Step};
 
-use super::story::{Words, function_gate};
+use super::story::{self, Words, function_gate};
 use crate::judge::finding::{Evidence, Finding};
 use crate::judge::plan::Plan;
 
@@ -130,6 +130,9 @@ fn course(text: &mut String, plan: &Plan) {
             Repeat::UntilOthersEnd => "; again and again",
         };
         let _ = writeln!(text, "    {:<12} {}{again}", actor.name, line(&actor.steps));
+    }
+    if let Some(apart) = story::apart(plan) {
+        let _ = writeln!(text, "    apart        {apart}");
     }
     for gate in &plan.gates {
         let _ = writeln!(text, "    device       {}", words.gate(gate));

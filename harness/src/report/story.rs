@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dk_control::Gate;
-use knobrig_proto::{Actor, End, FunctionGate, Repeat, Step, Who};
+use knobrig_proto::{End, FunctionGate, Step, Who};
 
 use crate::judge::finding::kebab;
 use crate::judge::oracle::step_text_with;
@@ -140,8 +140,7 @@ impl<'a> Words<'a> {
         self.plan.episode.gates.iter().find(|gate| gate.tag == tag)
     }
 
-    /// Whose op a gate holds: that of the thread that it is named after, or that waits for nobody and is
-    /// no loop. Where it can't be told, the request itself.
+    /// Whose op a gate holds. Where it can't be told, the request itself.
     fn held(&self, tag: &str) -> String {
         if let Some(gate) = self.function(tag) {
             let who = match &gate.who {
@@ -156,22 +155,12 @@ impl<'a> Words<'a> {
             return format!("{who}, {end} {} (call {})", gate.function, gate.occurrence);
         }
         let op = |step: &&Step| matches!(step, Step::Read { .. } | Step::Write { .. });
-        let text = |actor: &Actor| match actor.steps.iter().rfind(op) {
-            Some(step) => format!("{}'s \"{}\"", actor.name, self.step(step)),
-            None => format!("{}'s request", actor.name),
-        };
-        let mut named = self.plan.episode.actors.iter();
-        if let Some(actor) = named.find(|actor| actor.name == tag) {
-            return text(actor);
-        }
-        let mut free = self.plan.episode.actors.iter().filter(|actor| {
-            actor.repeat == Repeat::Once
-                && !actor.teardown
-                && !(actor.steps.iter()).any(|step| matches!(step, Step::WaitSignal { .. }))
-        });
-        match (free.next(), free.next()) {
-            (Some(actor), None) => text(actor),
-            _ => format!("the request at gate {tag}"),
+        match self.plan.asker(tag) {
+            None => format!("the request at gate {tag}"),
+            Some(actor) => match actor.steps.iter().rfind(op) {
+                Some(step) => format!("{}'s \"{}\"", actor.name, self.step(step)),
+                None => format!("{}'s request", actor.name),
+            },
         }
     }
 }
@@ -230,6 +219,18 @@ pub fn edge(plan: &Plan, part: &Part) -> Option<String> {
         }
         Part::Actor(_) | Part::After(_) => None,
     }
+}
+
+/// When the threads of an episode begin, if not together.
+pub fn apart(plan: &Plan) -> Option<String> {
+    let mut actors: Vec<_> = plan.episode.actors.iter().collect();
+    actors.sort_by_key(|actor| actor.lag_ms);
+    actors.last().filter(|last| last.lag_ms > 0)?;
+    let begins = actors.iter().map(|it| match it.lag_ms {
+        0 => format!("{} begins", it.name),
+        ms => format!("{} after {ms} ms", it.name),
+    });
+    Some(begins.collect::<Vec<_>>().join(", "))
 }
 
 /// What happens in an episode, and what comes of it.

@@ -35,6 +35,8 @@ const WHOLE_TRIES: u64 = 2 * CHANCES;
 const ENOUGH: u64 = 4;
 /// If they come within so many tries, the edge isn't needed: it goes.
 const SOON: u64 = 20;
+/// Threads that meet so often without an edge are tried apart.
+const BY_CHANCE: f64 = 0.05;
 /// The longest that a candidate's thread waits for another. What it waits for may be left out, and
 /// comes within milliseconds where it isn't; if it is late once, a part is kept that could go.
 const PATIENCE_MS: u64 = 1_500;
@@ -58,6 +60,9 @@ struct Minimal<'a> {
     /// Episodes that it took to get there.
     tried: u64,
     wall_ms: u64,
+    /// When the threads begin, where they are held apart: together they meet by chance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    apart: Option<String>,
     kept_in: &'a Path,
 }
 
@@ -108,28 +113,44 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
     };
     let mut plan = shrink.minimal();
     let mut tried_edges = 0;
-    let mut edges = Vec::new();
-    while let Some((part, says)) = (plan.edges().into_iter())
-        .filter_map(|part| story::edge(&plan, &part).map(|says| (part, says)))
-        .nth(edges.len())
-    {
+    let mut without = |plan: &Plan, part: Part| -> Result<(Plan, Option<Rate>), Error> {
         let less = plan.without(&BTreeSet::from([part]));
-        let mut without = None;
-        if sought.may_come_of(&less) {
-            tried_edges += 1;
-            let name = format!("without-edge-{tried_edges}");
-            let shown = rate(&less, &name, arguments.proof, ENOUGH, 1)?.rate;
-            if shown.hits >= ENOUGH && shown.attempts <= SOON {
-                plan = less;
-                // What was seen of those before was seen with it.
-                edges.clear();
-                continue;
-            }
-            without = Some(shown);
+        if !sought.may_come_of(&less) {
+            return Ok((less, None));
+        }
+        tried_edges += 1;
+        let name = format!("without-edge-{tried_edges}");
+        let shown = rate(&less, &name, arguments.proof, ENOUGH, 1)?.rate;
+        Ok((less, Some(shown)))
+    };
+    let mut edges = Vec::new();
+    while let Some((part, says)) = orders(&plan).into_iter().nth(edges.len()) {
+        let (less, without) = without(&plan, part)?;
+        if without.is_some_and(|it| it.hits >= ENOUGH && it.attempts <= SOON) {
+            plan = less;
+            // What was seen of those before was seen with it.
+            edges.clear();
+            continue;
         }
         edges.push(Edge { says, without });
     }
-    let shown = rate(&plan, "minimal", arguments.tries, u64::MAX, CHANCES)?;
+    let mut shown = rate(&plan, "minimal", arguments.tries, u64::MAX, CHANCES)?;
+    if by_chance(&edges) >= BY_CHANCE
+        && let Some(apart) = plan.apart()
+    {
+        let shown_apart = rate(&apart, "apart", arguments.tries, u64::MAX, CHANCES)?;
+        if shown_apart.rate.hits == shown_apart.rate.attempts {
+            let edges_apart = (orders(&apart).into_iter())
+                .map(|(part, says)| {
+                    let (_, without) = without(&apart, part)?;
+                    Ok(Edge { says, without })
+                })
+                .collect::<Result<Vec<_>, Error>>()?;
+            if by_chance(&edges_apart) < by_chance(&edges) {
+                (plan, edges, shown) = (apart, edges_apart, shown_apart);
+            }
+        }
+    }
     let sentence = story::sentence(&plan, &case.replay.reproducer.title);
     keep(&case.replay, &plan, &kept_in)?;
     let minimal = Minimal {
@@ -144,6 +165,7 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
         ops: story::ops(&plan),
         tried: shrink.tried,
         wall_ms: started.elapsed().as_millis() as u64,
+        apart: story::apart(&plan),
         kept_in: &kept_in,
     };
     write_json(&kept_in.join("minimal.json"), &minimal)?;
@@ -152,6 +174,22 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
         Format::Json => say_json(&minimal)?,
     }
     Ok(Exit::Findings)
+}
+
+/// The orders of an episode, in words.
+fn orders(plan: &Plan) -> Vec<(Part, String)> {
+    let edges = plan.edges().into_iter();
+    edges
+        .filter_map(|part| story::edge(plan, &part).map(|says| (part, says)))
+        .collect()
+}
+
+/// How often the finding shows without an edge, of the edge that matters least.
+fn by_chance(edges: &[Edge]) -> f64 {
+    let rates = edges.iter().filter_map(|edge| edge.without);
+    rates
+        .map(|it| it.hits as f64 / it.attempts.max(1) as f64)
+        .fold(0.0, f64::max)
 }
 
 /// The finding with the minimal episode in place of its own, for `repro`.
@@ -196,6 +234,9 @@ fn text(minimal: &Minimal<'_>) -> String {
             Some(rate) => writeln!(text, "           without it {rate}"),
             None => writeln!(text, "           without it the rule says nothing"),
         };
+    }
+    if let Some(apart) = &minimal.apart {
+        let _ = writeln!(text, "  apart    {apart}: together they meet by chance");
     }
     let wall = human_time(Duration::from_millis(minimal.wall_ms));
     let _ = writeln!(text, "  took     {} episodes, {wall}", minimal.tried);

@@ -229,6 +229,7 @@ mod tests {
             steps: vec![Step::Nap { us }],
             repeat: Repeat::Once,
             missed_pause_us: 0,
+            lag_ms: 0,
         }
     }
 

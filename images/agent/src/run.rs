@@ -206,7 +206,8 @@ impl Run {
         }
     }
 
-    /// The start line: actors leave it together, without a sleep and its wake-up between them.
+    /// The start line: actors leave it together, without a sleep and its wake-up between them, but for
+    /// those that lag.
     fn line_up(&self, actor: &Actor) {
         self.arrived.fetch_add(1, Ordering::AcqRel);
         let mut looks = 0;
@@ -223,6 +224,9 @@ impl Run {
             } else {
                 std::thread::yield_now();
             }
+        }
+        if actor.lag_ms > 0 {
+            std::thread::sleep(Duration::from_millis(actor.lag_ms.into()));
         }
     }
 

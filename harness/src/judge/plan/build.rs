@@ -20,6 +20,8 @@ pub(super) const GATE_DEADLINE_MS: u64 = 2_000;
 pub(super) const SIGNAL_DEADLINE_MS: u64 = GATE_DEADLINE_MS * 2;
 /// An object's release may be delayed by seconds (CONFIG_DEBUG_KOBJECT_RELEASE).
 const RELEASE_DEADLINE_MS: u64 = 10_000;
+/// Where nobody's count was left a moment ago, only the kernel itself can have taken one since.
+const COUNTED_DEADLINE_MS: u64 = 1_000;
 /// Pause of a loop that found no knob; a load takes a hundred times as long.
 pub(super) const MISSED_PAUSE_US: u32 = 300;
 /// The first descriptor of an episode; loops use the slots above [`LOOPS`].
@@ -142,6 +144,7 @@ impl<'a> Builder<'a> {
             steps: Vec::new(),
             repeat: Repeat::Once,
             missed_pause_us: 0,
+            lag_ms: 0,
         });
         let actor = actors.len() - 1;
         if let Some(signal) = self.start {
@@ -271,36 +274,42 @@ impl<'a> Builder<'a> {
     /// partitions are looked for); what openers count is checked where they open and close.
     pub(super) fn unload_at_zero(&mut self) {
         self.take_down();
-        self.unload_idle(&[]);
+        self.unload_idle(RELEASE_DEADLINE_MS, &[]);
+    }
+
+    /// In `after`: the same where the count has just been checked.
+    pub(super) fn unload_counted(&mut self) {
+        self.take_down();
+        self.unload_idle(COUNTED_DEADLINE_MS, &[]);
     }
 
     /// In `after`: the same of a module that may be gone already.
     pub(super) fn unload_what_is_left(&mut self) {
         self.give_up_again(None);
-        self.unload_idle(&[ENOENT]);
+        self.unload_idle(RELEASE_DEADLINE_MS, &[ENOENT]);
     }
 
-    fn unload_idle(&mut self, or: &[i64]) {
+    fn unload_idle(&mut self, patience_ms: u64, or: &[i64]) {
         let module = self.target.target.teardown.module.clone();
-        self.after_idle(module, or);
+        self.after_idle(module, patience_ms, or);
         self.check_gone();
     }
 
     /// In `after`: modules that others need go last, once nothing of theirs is in use.
     pub(super) fn unload_helpers(&mut self) {
         for module in self.helpers() {
-            self.after_idle(module, &[]);
+            self.after_idle(module, RELEASE_DEADLINE_MS, &[]);
         }
     }
 
     /// In `after`: an unload that succeeds as soon as nobody uses the module. To wait for its count and
     /// unload then would be too early where the kernel looks at a disk that has just come: it opens it
     /// in between.
-    fn after_idle(&mut self, module: String, or: &[i64]) {
+    fn after_idle(&mut self, module: String, patience_ms: u64, or: &[i64]) {
         let results = [0].into_iter().chain(or.iter().copied());
         let unload = Step::Unload {
             module,
-            patience_ms: RELEASE_DEADLINE_MS,
+            patience_ms,
         };
         self.after(
             unload,

@@ -59,7 +59,7 @@ impl Builder<'_> {
         }
         self.give_up();
         self.check_count(0);
-        self.unload_at_zero();
+        self.unload_counted();
         for (slot, knob) in (0..).zip(&knobs) {
             if !self.target.pins(knob) {
                 self.ops_find_it_gone(knob, slot);

@@ -224,6 +224,7 @@ impl Plan {
                 .collect(),
             repeat: Repeat::Once,
             missed_pause_us: 0,
+            lag_ms: 0,
             priority: Priority::Usual,
         };
         let waiting = |name: &str, cpu: u32, slot: u32, op: &Op| {

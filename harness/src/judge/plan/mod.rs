@@ -21,6 +21,7 @@ pub use delays::Delays;
 pub(crate) use points::sample;
 pub use points::{Points, Program, Spot};
 
+mod apart;
 mod build;
 mod counts;
 mod cpus;

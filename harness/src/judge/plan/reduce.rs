@@ -307,7 +307,7 @@ impl Plan {
         self.steps().filter_map(uses).collect()
     }
 
-    fn actor_named(&self, name: &str) -> Option<usize> {
+    pub(super) fn actor_named(&self, name: &str) -> Option<usize> {
         let actors = &self.episode.actors;
         actors.iter().position(|actor| actor.name == name)
     }

@@ -255,6 +255,10 @@ fn no_patience(ms: &u64) -> bool {
     *ms == 0
 }
 
+fn no_lag(ms: &u32) -> bool {
+    *ms == 0
+}
+
 /// How often an actor goes through its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -306,6 +310,9 @@ pub struct Actor {
     /// with then, and what it waits for is brought up or taken down by threads that need the CPU.
     #[serde(default)]
     pub missed_pause_us: u32,
+    /// Milliseconds after the others left the start line that it does.
+    #[serde(default, skip_serializing_if = "no_lag")]
+    pub lag_ms: u32,
 }
 
 /// Load, actors, teardown, checks: the unit of stress, of replay and of counting.

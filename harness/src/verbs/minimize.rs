@@ -35,8 +35,6 @@ const WHOLE_TRIES: u64 = 2 * CHANCES;
 const ENOUGH: u64 = 4;
 /// If they come within so many tries, the edge isn't needed: it goes.
 const SOON: u64 = 20;
-/// Threads that meet so often without an edge are tried apart.
-const BY_CHANCE: f64 = 0.05;
 /// The longest that a candidate's thread waits for another. What it waits for may be left out, and
 /// comes within milliseconds where it isn't; if it is late once, a part is kept that could go.
 const PATIENCE_MS: u64 = 1_500;
@@ -60,7 +58,7 @@ struct Minimal<'a> {
     /// Episodes that it took to get there.
     tried: u64,
     wall_ms: u64,
-    /// When the threads begin, where they are held apart: together they meet by chance.
+    /// When the threads begin, where they are held apart: together they may meet without an edge.
     #[serde(skip_serializing_if = "Option::is_none")]
     apart: Option<String>,
     kept_in: &'a Path,
@@ -95,7 +93,8 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
         }
     }
     let sought = case.sought();
-    let mut shrink = Shrink::new(&case.plan, &sought, arguments.tries);
+    let apart = case.plan.apart();
+    let mut shrink = Shrink::new(apart.as_ref(), &case.plan, &sought, arguments.tries);
     let campaign = case.campaign(shrinking, &command)?;
     campaign.nothing_else().verdict(&mut shrink)?;
     if !shrink.whole_shows() {
@@ -113,42 +112,32 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
     };
     let mut plan = shrink.minimal();
     let mut tried_edges = 0;
-    let mut without = |plan: &Plan, part: Part| -> Result<(Plan, Option<Rate>), Error> {
-        let less = plan.without(&BTreeSet::from([part]));
-        if !sought.may_come_of(&less) {
-            return Ok((less, None));
-        }
-        tried_edges += 1;
-        let name = format!("without-edge-{tried_edges}");
-        let shown = rate(&less, &name, arguments.proof, ENOUGH, 1)?.rate;
-        Ok((less, Some(shown)))
-    };
     let mut edges = Vec::new();
     while let Some((part, says)) = orders(&plan).into_iter().nth(edges.len()) {
-        let (less, without) = without(&plan, part)?;
-        if without.is_some_and(|it| it.hits >= ENOUGH && it.attempts <= SOON) {
-            plan = less;
-            // What was seen of those before was seen with it.
-            edges.clear();
-            continue;
+        let less = plan.without(&BTreeSet::from([part]));
+        let mut without = None;
+        if sought.may_come_of(&less) {
+            tried_edges += 1;
+            let name = format!("without-edge-{tried_edges}");
+            let shown = rate(&less, &name, arguments.proof, ENOUGH, 1)?.rate;
+            if shown.hits >= ENOUGH && shown.attempts <= SOON {
+                plan = less;
+                // What was seen of those before was seen with it.
+                edges.clear();
+                continue;
+            }
+            without = Some(shown);
         }
         edges.push(Edge { says, without });
     }
-    let mut shown = rate(&plan, "minimal", arguments.tries, u64::MAX, CHANCES)?;
-    if by_chance(&edges) >= BY_CHANCE
-        && let Some(apart) = plan.apart()
-    {
-        let shown_apart = rate(&apart, "apart", arguments.tries, u64::MAX, CHANCES)?;
-        if shown_apart.rate.hits == shown_apart.rate.attempts {
-            let edges_apart = (orders(&apart).into_iter())
-                .map(|(part, says)| {
-                    let (_, without) = without(&apart, part)?;
-                    Ok(Edge { says, without })
-                })
-                .collect::<Result<Vec<_>, Error>>()?;
-            if by_chance(&edges_apart) < by_chance(&edges) {
-                (plan, edges, shown) = (apart, edges_apart, shown_apart);
-            }
+    let least = |plan: &Plan, name: &str| rate(plan, name, arguments.tries, u64::MAX, CHANCES);
+    let mut shown = least(&plan, "minimal")?;
+    // Apart, threads show what an order does; where there is none left, they may be together again.
+    if edges.is_empty() && story::apart(&plan).is_some() {
+        let together = plan.together();
+        let shown_together = least(&together, "together")?;
+        if shown_together.rate.hits >= shown.rate.hits {
+            (plan, shown) = (together, shown_together);
         }
     }
     let sentence = story::sentence(&plan, &case.replay.reproducer.title);
@@ -182,14 +171,6 @@ fn orders(plan: &Plan) -> Vec<(Part, String)> {
     edges
         .filter_map(|part| story::edge(plan, &part).map(|says| (part, says)))
         .collect()
-}
-
-/// How often the finding shows without an edge, of the edge that matters least.
-fn by_chance(edges: &[Edge]) -> f64 {
-    let rates = edges.iter().filter_map(|edge| edge.without);
-    rates
-        .map(|it| it.hits as f64 / it.attempts.max(1) as f64)
-        .fold(0.0, f64::max)
 }
 
 /// The finding with the minimal episode in place of its own, for `repro`.
@@ -236,7 +217,10 @@ fn text(minimal: &Minimal<'_>) -> String {
         };
     }
     if let Some(apart) = &minimal.apart {
-        let _ = writeln!(text, "  apart    {apart}: together they meet by chance");
+        let _ = writeln!(
+            text,
+            "  apart    {apart}: together they may meet without an edge"
+        );
     }
     let wall = human_time(Duration::from_millis(minimal.wall_ms));
     let _ = writeln!(text, "  took     {} episodes, {wall}", minimal.tried);
@@ -250,7 +234,9 @@ fn text(minimal: &Minimal<'_>) -> String {
 
 /// Episodes that leave out ever more.
 struct Shrink<'a> {
-    whole: &'a Plan,
+    /// The whole with its threads apart, as long as each of its episodes shows it.
+    apart: Option<&'a Plan>,
+    together: &'a Plan,
     sought: &'a Name,
     parts: Vec<Part>,
     ddmin: Ddmin<Part>,
@@ -268,10 +254,11 @@ struct Shrink<'a> {
 }
 
 impl<'a> Shrink<'a> {
-    fn new(whole: &'a Plan, sought: &'a Name, tries: u64) -> Self {
-        let parts = whole.parts(sought.hangs());
+    fn new(apart: Option<&'a Plan>, together: &'a Plan, sought: &'a Name, tries: u64) -> Self {
+        let parts = together.parts(sought.hangs());
         Self {
-            whole,
+            apart,
+            together,
             sought,
             ddmin: Ddmin::new(parts.clone()),
             parts,
@@ -289,6 +276,10 @@ impl<'a> Shrink<'a> {
 
     /// An episode of the whole.
     fn told_of_whole(&mut self) {
+        if self.shown < self.under_way && self.apart.take().is_some() {
+            (self.shown, self.under_way) = (0, 0);
+            return;
+        }
         let each = match self.shown {
             shown if shown >= self.tries && shown == self.under_way => 1,
             shown if shown >= self.tries => CHANCES,
@@ -328,7 +319,8 @@ impl<'a> Shrink<'a> {
 
     fn with(&self, kept: &[Part]) -> Plan {
         let gone = self.parts.iter().filter(|part| !kept.contains(part));
-        self.whole.without(&gone.cloned().collect())
+        let whole = self.apart.unwrap_or(self.together);
+        whole.without(&gone.cloned().collect())
     }
 
     /// Parts that went with others, as the steps of a thread that is gone, are parts no more.
@@ -437,7 +429,7 @@ mod tests {
         let (whole, sought) = (whole(), sought());
         let waits = |plan: &Plan| steps(plan).any(|step| matches!(step, Step::WaitSignal { .. }));
         let shows = |plan: &Plan| unloads(plan) && waits(plan);
-        let mut shrink = Shrink::new(&whole, &sought, 2);
+        let mut shrink = Shrink::new(None, &whole, &sought, 2);
         ask(&mut shrink, 500, |plan, _| shows(plan));
         let minimal = shrink.minimal();
         assert!(shows(&minimal));
@@ -450,7 +442,7 @@ mod tests {
     #[test]
     fn what_shows_by_chance_is_minimized_too() {
         let (whole, sought) = (whole(), sought());
-        let mut shrink = Shrink::new(&whole, &sought, 2);
+        let mut shrink = Shrink::new(None, &whole, &sought, 2);
         let shows = |plan: &Plan, number: u64| unloads(plan) && number.is_multiple_of(3);
         ask(&mut shrink, 5_000, shows);
         let minimal = shrink.minimal();
@@ -459,9 +451,24 @@ mod tests {
     }
 
     #[test]
+    fn threads_are_apart_if_that_shows_it() {
+        let (whole, sought) = (whole(), sought());
+        let apart = whole.apart().expect("it is ordered");
+        let lags = |plan: &Plan| plan.episode.actors.iter().any(|it| it.lag_ms > 0);
+        let mut shrink = Shrink::new(Some(&apart), &whole, &sought, 2);
+        let waits = |plan: &Plan| steps(plan).any(|step| matches!(step, Step::WaitSignal { .. }));
+        ask(&mut shrink, 500, |plan, _| unloads(plan) && waits(plan));
+        assert!(shrink.apart.is_some());
+        let mut shrink = Shrink::new(Some(&apart), &whole, &sought, 2);
+        ask(&mut shrink, 500, |plan, _| unloads(plan) && !lags(plan));
+        assert!(!lags(&shrink.minimal()));
+        assert_eq!(shrink.minimal().episode.actors.len(), 1);
+    }
+
+    #[test]
     fn an_episode_that_never_shows_it_is_given_up() {
         let (whole, sought) = (whole(), sought());
-        let mut shrink = Shrink::new(&whole, &sought, 2);
+        let mut shrink = Shrink::new(None, &whole, &sought, 2);
         let number = ask(&mut shrink, 500, |_, _| false);
         assert_eq!((number, shrink.whole_shows()), (WHOLE_TRIES, false));
     }

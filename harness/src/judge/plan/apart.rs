@@ -36,6 +36,15 @@ impl Plan {
         Some(plan)
     }
 
+    /// The plan with threads that begin at the same time.
+    pub fn together(&self) -> Self {
+        let mut plan = self.clone();
+        for actor in &mut plan.episode.actors {
+            actor.lag_ms = 0;
+        }
+        plan
+    }
+
     /// Who begins something only when another thread has come so far: pairs of the one that waits
     /// and the one that it waits for. What is held and goes on has begun before, and is not meant.
     fn waits(&self) -> Vec<(usize, usize)> {

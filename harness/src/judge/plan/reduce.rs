@@ -192,6 +192,12 @@ impl Plan {
                 kept
             })
             .collect();
+        // Whoever of those that are left is the first begins at once.
+        let lags = plan.episode.actors.iter().map(|it| it.lag_ms);
+        let least = lags.min().unwrap_or(0);
+        for actor in &mut plan.episode.actors {
+            actor.lag_ms -= least;
+        }
         plan.episode.after = (self.episode.after.iter().enumerate())
             .filter(|(step, _)| !gone.contains(&Part::After(*step)))
             .map(|(_, step)| step.clone())

@@ -33,11 +33,14 @@ const VERSION: u32 = 1;
 const WHOLE_TRIES: u64 = 2 * CHANCES;
 /// So many of [`MinimizeArgs::proof`] that show the finding without an edge are enough.
 const ENOUGH: u64 = 4;
-/// If they come within so many tries, the edge isn't needed: it goes.
-const SOON: u64 = 20;
+/// If they come within so many tries, the edge isn't needed: it goes. One without which it shows now and
+/// then makes it certain, and stays.
+const SOON: u64 = 8;
 /// The longest that a candidate's thread waits for another. What it waits for may be left out, and
 /// comes within milliseconds where it isn't; if it is late once, a part is kept that could go.
 const PATIENCE_MS: u64 = 1_500;
+/// The same without an edge: who waits in vain then, does so in each of many tries.
+const PROOF_PATIENCE_MS: u64 = 500;
 /// The longest that a candidate's teardown may take, unless it is sought that it never ends.
 const CALL_MS: u64 = 5_000;
 
@@ -93,8 +96,7 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
         }
     }
     let sought = case.sought();
-    let apart = case.plan.apart();
-    let mut shrink = Shrink::new(apart.as_ref(), &case.plan, &sought, arguments.tries);
+    let mut shrink = Shrink::new(&case.plan, &sought, arguments.tries);
     let campaign = case.campaign(shrinking, &command)?;
     campaign.nothing_else().verdict(&mut shrink)?;
     if !shrink.whole_shows() {
@@ -110,16 +112,26 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
         let trials = case.trials(plan, times, enough).of_episodes(each);
         case.attempts(case.campaign(dir, &command)?.nothing_else(), trials)
     };
+    let least = |plan: &Plan, name: &str| rate(plan, name, arguments.tries, u64::MAX, CHANCES);
     let mut plan = shrink.minimal();
+    if let Some(apart) = plan.apart()
+        && always(&least(&apart, "apart")?)
+    {
+        plan = apart;
+    }
     let mut tried_edges = 0;
     let mut edges = Vec::new();
-    while let Some((part, says)) = orders(&plan).into_iter().nth(edges.len()) {
+    while let Some((part, says)) = (plan.edges().into_iter())
+        .filter_map(|part| story::edge(&plan, &part).map(|says| (part, says)))
+        .nth(edges.len())
+    {
         let less = plan.without(&BTreeSet::from([part]));
         let mut without = None;
         if sought.may_come_of(&less) {
             tried_edges += 1;
             let name = format!("without-edge-{tried_edges}");
-            let shown = rate(&less, &name, arguments.proof, ENOUGH, 1)?.rate;
+            let tried = impatient(less.clone(), PROOF_PATIENCE_MS);
+            let shown = rate(&tried, &name, arguments.proof, ENOUGH, 1)?.rate;
             if shown.hits >= ENOUGH && shown.attempts <= SOON {
                 plan = less;
                 // What was seen of those before was seen with it.
@@ -130,13 +142,12 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
         }
         edges.push(Edge { says, without });
     }
-    let least = |plan: &Plan, name: &str| rate(plan, name, arguments.tries, u64::MAX, CHANCES);
     let mut shown = least(&plan, "minimal")?;
-    // Apart, threads show what an order does; where there is none left, they may be together again.
+    // Where no order is left for it to show, threads may be together again.
     if edges.is_empty() && story::apart(&plan).is_some() {
         let together = plan.together();
         let shown_together = least(&together, "together")?;
-        if shown_together.rate.hits >= shown.rate.hits {
+        if always(&shown_together) {
             (plan, shown) = (together, shown_together);
         }
     }
@@ -165,12 +176,19 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
     Ok(Exit::Findings)
 }
 
-/// The orders of an episode, in words.
-fn orders(plan: &Plan) -> Vec<(Part, String)> {
-    let edges = plan.edges().into_iter();
-    edges
-        .filter_map(|part| story::edge(plan, &part).map(|says| (part, says)))
-        .collect()
+/// Whether each episode showed it.
+fn always(shown: &Attempts) -> bool {
+    shown.episodes.hits == shown.episodes.attempts
+}
+
+/// The plan with threads that wait for each other at most so long.
+fn impatient(mut plan: Plan, longest_ms: u64) -> Plan {
+    for step in plan.episode.actors.iter_mut().flat_map(|it| &mut it.steps) {
+        if let Step::WaitSignal { deadline_ms, .. } | Step::AwaitGate { deadline_ms, .. } = step {
+            *deadline_ms = longest_ms.min(*deadline_ms);
+        }
+    }
+    plan
 }
 
 /// The finding with the minimal episode in place of its own, for `repro`.
@@ -234,9 +252,7 @@ fn text(minimal: &Minimal<'_>) -> String {
 
 /// Episodes that leave out ever more.
 struct Shrink<'a> {
-    /// The whole with its threads apart, as long as each of its episodes shows it.
-    apart: Option<&'a Plan>,
-    together: &'a Plan,
+    whole: &'a Plan,
     sought: &'a Name,
     parts: Vec<Part>,
     ddmin: Ddmin<Part>,
@@ -254,11 +270,10 @@ struct Shrink<'a> {
 }
 
 impl<'a> Shrink<'a> {
-    fn new(apart: Option<&'a Plan>, together: &'a Plan, sought: &'a Name, tries: u64) -> Self {
-        let parts = together.parts(sought.hangs());
+    fn new(whole: &'a Plan, sought: &'a Name, tries: u64) -> Self {
+        let parts = whole.parts(sought.hangs());
         Self {
-            apart,
-            together,
+            whole,
             sought,
             ddmin: Ddmin::new(parts.clone()),
             parts,
@@ -276,10 +291,6 @@ impl<'a> Shrink<'a> {
 
     /// An episode of the whole.
     fn told_of_whole(&mut self) {
-        if self.shown < self.under_way && self.apart.take().is_some() {
-            (self.shown, self.under_way) = (0, 0);
-            return;
-        }
         let each = match self.shown {
             shown if shown >= self.tries && shown == self.under_way => 1,
             shown if shown >= self.tries => CHANCES,
@@ -319,8 +330,7 @@ impl<'a> Shrink<'a> {
 
     fn with(&self, kept: &[Part]) -> Plan {
         let gone = self.parts.iter().filter(|part| !kept.contains(part));
-        let whole = self.apart.unwrap_or(self.together);
-        whole.without(&gone.cloned().collect())
+        self.whole.without(&gone.cloned().collect())
     }
 
     /// Parts that went with others, as the steps of a thread that is gone, are parts no more.
@@ -348,13 +358,7 @@ impl Episodes for Shrink<'_> {
             true => self.ddmin.candidate(),
         };
         let kept = candidate.as_deref().unwrap_or(self.ddmin.kept());
-        let mut plan = self.with(kept).numbered(number);
-        for step in plan.episode.actors.iter_mut().flat_map(|it| &mut it.steps) {
-            if let Step::WaitSignal { deadline_ms, .. } | Step::AwaitGate { deadline_ms, .. } = step
-            {
-                *deadline_ms = PATIENCE_MS.min(*deadline_ms);
-            }
-        }
+        let mut plan = impatient(self.with(kept).numbered(number), PATIENCE_MS);
         if !self.sought.hangs() {
             let longest = plan.episode.call_deadline_ms.unwrap_or(CALL_MS);
             plan.episode.call_deadline_ms = Some(CALL_MS.min(longest));
@@ -429,7 +433,7 @@ mod tests {
         let (whole, sought) = (whole(), sought());
         let waits = |plan: &Plan| steps(plan).any(|step| matches!(step, Step::WaitSignal { .. }));
         let shows = |plan: &Plan| unloads(plan) && waits(plan);
-        let mut shrink = Shrink::new(None, &whole, &sought, 2);
+        let mut shrink = Shrink::new(&whole, &sought, 2);
         ask(&mut shrink, 500, |plan, _| shows(plan));
         let minimal = shrink.minimal();
         assert!(shows(&minimal));
@@ -442,7 +446,7 @@ mod tests {
     #[test]
     fn what_shows_by_chance_is_minimized_too() {
         let (whole, sought) = (whole(), sought());
-        let mut shrink = Shrink::new(None, &whole, &sought, 2);
+        let mut shrink = Shrink::new(&whole, &sought, 2);
         let shows = |plan: &Plan, number: u64| unloads(plan) && number.is_multiple_of(3);
         ask(&mut shrink, 5_000, shows);
         let minimal = shrink.minimal();
@@ -451,24 +455,9 @@ mod tests {
     }
 
     #[test]
-    fn threads_are_apart_if_that_shows_it() {
-        let (whole, sought) = (whole(), sought());
-        let apart = whole.apart().expect("it is ordered");
-        let lags = |plan: &Plan| plan.episode.actors.iter().any(|it| it.lag_ms > 0);
-        let mut shrink = Shrink::new(Some(&apart), &whole, &sought, 2);
-        let waits = |plan: &Plan| steps(plan).any(|step| matches!(step, Step::WaitSignal { .. }));
-        ask(&mut shrink, 500, |plan, _| unloads(plan) && waits(plan));
-        assert!(shrink.apart.is_some());
-        let mut shrink = Shrink::new(Some(&apart), &whole, &sought, 2);
-        ask(&mut shrink, 500, |plan, _| unloads(plan) && !lags(plan));
-        assert!(!lags(&shrink.minimal()));
-        assert_eq!(shrink.minimal().episode.actors.len(), 1);
-    }
-
-    #[test]
     fn an_episode_that_never_shows_it_is_given_up() {
         let (whole, sought) = (whole(), sought());
-        let mut shrink = Shrink::new(None, &whole, &sought, 2);
+        let mut shrink = Shrink::new(&whole, &sought, 2);
         let number = ask(&mut shrink, 500, |_, _| false);
         assert_eq!((number, shrink.whole_shows()), (WHOLE_TRIES, false));
     }

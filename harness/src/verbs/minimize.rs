@@ -42,7 +42,7 @@ const PATIENCE_MS: u64 = 1_500;
 /// The same without an edge: who waits in vain then, does so in each of many tries.
 const PROOF_PATIENCE_MS: u64 = 500;
 /// The longest that a candidate's teardown may take, unless it is sought that it never ends.
-const CALL_MS: u64 = 5_000;
+const CALL_MS: u64 = 3_000;
 
 #[derive(Debug, Serialize)]
 struct Minimal<'a> {

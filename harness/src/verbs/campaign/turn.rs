@@ -22,7 +22,7 @@ use crate::verbs::look;
 use crate::verbs::rehearsal::{self, Rehearsal};
 
 /// The longest that modules which were left may take to unload; then the guest is spent.
-const CLEAR: Duration = Duration::from_secs(5);
+const CLEAR: Duration = Duration::from_secs(3);
 /// Plans kept so that a late report finds the episode that it came of.
 const PLANS_KEPT: usize = 64;
 
@@ -370,9 +370,13 @@ impl Campaign<'_> {
         episode: u64,
         stuck: bool,
     ) -> Result<Result<Option<TurnEnd>, Loss>, Error> {
-        let cleared = match self.clear(turn.guest).await {
-            Ok(cleared) => cleared && !stuck,
-            Err(loss) => return Ok(Err(loss)),
+        // Where a thread hangs, an unload would too.
+        let cleared = match stuck {
+            true => false,
+            false => match self.clear(turn.guest).await {
+                Ok(cleared) => cleared,
+                Err(loss) => return Ok(Err(loss)),
+            },
         };
         match turn.guest.drain_console().await {
             Ok(Some(Happening::Report { report, begun, .. })) => {

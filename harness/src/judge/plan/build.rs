@@ -343,11 +343,6 @@ impl<'a> Builder<'a> {
         let path = self.module_path();
         let step = Step::Exists { path };
         self.after(step, Rule::PathsGone, Expect::OneOf(vec![ENOENT]));
-        // The kernel's lists are long, and reading them takes a fifth of a gated episode, of which
-        // there are most.
-        if self.plan.shape == Shape::Gated {
-            return;
-        }
         for lacks in self.target.target.rules.lacks.clone() {
             let step = Step::ReadFile { path: lacks.path };
             self.after(step, Rule::NothingLeft, Expect::Lacks(lacks.text));

@@ -400,7 +400,6 @@ impl<'a> Campaign<'a> {
             guest: &mut guest,
             number,
             first,
-            first_episode: self.next_episode,
         };
         let turn = self.turn(episodes, &mut turn).await;
         self.count_turn();

@@ -21,7 +21,6 @@ pub use delays::Delays;
 pub(crate) use points::sample;
 pub use points::{Points, Program, Spot};
 
-mod aftermath;
 mod apart;
 mod build;
 mod counts;
@@ -337,21 +336,17 @@ impl Plan {
     /// The same episode under another number.
     pub fn numbered(&self, number: u64) -> Self {
         let mut plan = self.clone();
+        let old = marker(plan.episode.id);
         for step in &mut plan.episode.before {
-            if self.is_marker(step)
-                && let Step::WriteFile { data, .. } = step
+            if let Step::WriteFile { path, data } = step
+                && path == "/dev/kmsg"
+                && data.trim_end() == old
             {
                 *data = format!("{}\n", marker(number));
             }
         }
         plan.episode.id = number;
         plan
-    }
-
-    /// Whether a step leaves the [`marker`] of this plan's episode.
-    fn is_marker(&self, step: &Step) -> bool {
-        let own = marker(self.episode.id);
-        matches!(step, Step::WriteFile { path, data } if path == "/dev/kmsg" && data.trim_end() == own)
     }
 
     /// Whether the harness unplugs a device when this actor comes to this step.

@@ -23,8 +23,6 @@ use crate::verbs::rehearsal::{self, Rehearsal};
 
 /// The longest that modules which were left may take to unload; then the guest is spent.
 const CLEAR: Duration = Duration::from_secs(3);
-/// The agent's thread that goes through the steps before the others begin.
-const BEFORE: &str = "before";
 /// Plans kept so that a late report finds the episode that it came of.
 const PLANS_KEPT: usize = 64;
 
@@ -45,8 +43,6 @@ pub(super) struct Turn<'a> {
     pub(super) number: u64,
     /// Its times count from here.
     pub(super) first: Instant,
-    /// The number of its first episode.
-    pub(super) first_episode: u64,
 }
 
 impl Turn<'_> {
@@ -217,10 +213,6 @@ impl Campaign<'_> {
                     collisions,
                 });
                 self.records.insert(number, *record);
-                let acts = report.task.as_ref().is_none_or(|task| task.name != BEFORE);
-                if of == Some(number) && !acts {
-                    self.trace_back(turn, number);
-                }
                 self.date(of, turn.guest);
                 let key = self.found(vec![Evidence::Kernel { report }], turn.met(of, begun))?;
                 // Of an episode with other parts left out, it is no word on this one.
@@ -229,21 +221,6 @@ impl Campaign<'_> {
                 Ok(Ok(Some(TurnEnd::Found)))
             }
             Err(loss) => Ok(Err(loss)),
-        }
-    }
-
-    /// An episode failed before its threads began: what shows that is the one before it, in the same
-    /// guest, with these first steps after it. A replay has its plan already.
-    fn trace_back(&mut self, turn: &Turn<'_>, episode: u64) {
-        if self.sought.is_some() || episode <= turn.first_episode {
-            return;
-        }
-        let (last, this) = (self.plans.get(&(episode - 1)), self.plans.get(&episode));
-        let both = last.zip(this).and_then(|(last, this)| last.into_next(this));
-        if let Some(both) = both {
-            self.plans.insert(episode, both);
-            // It tells of the steps of one of them.
-            self.records.remove(&episode);
         }
     }
 
@@ -277,7 +254,6 @@ impl Campaign<'_> {
         let verdict = oracle::judge(plan, &whole.report, whole.ring_runs);
         self.summary.add_rules(&verdict.held);
         let stuck = !whole.report.stuck.is_empty();
-        let acted = !whole.report.actors.is_empty() || plan.episode.actors.is_empty();
         let record = Record {
             report: Some(whole.report),
             ..whole.record
@@ -306,9 +282,6 @@ impl Campaign<'_> {
         }
         if evidence.is_empty() {
             return self.clean_episode(episodes, turn, episode, stuck).await;
-        }
-        if !acted {
-            self.trace_back(turn, episode);
         }
         self.date(Some(episode), turn.guest);
         let key = self.found(evidence, turn.met(Some(episode), at))?;

@@ -267,6 +267,8 @@ struct Shrink<'a> {
     /// Episodes of the trial under way, or of the whole.
     under_way: u64,
     tried: u64,
+    /// A candidate without what a thread waits for was tried, and did not show it.
+    vain: bool,
 }
 
 impl<'a> Shrink<'a> {
@@ -282,6 +284,7 @@ impl<'a> Shrink<'a> {
             shown: 0,
             under_way: 0,
             tried: 0,
+            vain: false,
         }
     }
 
@@ -308,6 +311,8 @@ impl<'a> Shrink<'a> {
         }
         self.under_way = 0;
         if !shown {
+            let waits = |kept: Vec<_>| self.whole.waits_in_vain(&self.gone(&kept));
+            self.vain |= self.ddmin.candidate().is_some_and(waits);
             self.ddmin.tell(false);
         } else if self.shown >= self.tries {
             self.ddmin.tell(true);
@@ -322,15 +327,25 @@ impl<'a> Shrink<'a> {
     fn begin(&mut self) {
         (self.shown, self.under_way) = (0, 0);
         while let Some(candidate) = self.ddmin.candidate()
-            && !self.sought.may_come_of(&self.with(&candidate))
+            && !self.may_show(&candidate)
         {
             self.ddmin.tell(false);
         }
     }
 
+    /// Whether it is worth a try. A thread that waits for what is left out costs a guest.
+    fn may_show(&self, kept: &[Part]) -> bool {
+        let hangs = || self.vain && self.whole.waits_in_vain(&self.gone(kept));
+        self.sought.may_come_of(&self.with(kept)) && !hangs()
+    }
+
     fn with(&self, kept: &[Part]) -> Plan {
+        self.whole.without(&self.gone(kept))
+    }
+
+    fn gone(&self, kept: &[Part]) -> BTreeSet<Part> {
         let gone = self.parts.iter().filter(|part| !kept.contains(part));
-        self.whole.without(&gone.cloned().collect())
+        gone.cloned().collect()
     }
 
     /// Parts that went with others, as the steps of a thread that is gone, are parts no more.

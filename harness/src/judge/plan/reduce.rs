@@ -272,6 +272,16 @@ impl Plan {
         plan
     }
 
+    /// Whether, without these parts, a step is left that returns only after one of them.
+    pub fn waits_in_vain(&self, parts: &BTreeSet<Part>) -> bool {
+        let gone = self.with_what_follows(parts);
+        let is_gone = |at: Place| gone.iter().any(|part| place(part) == Some(at));
+        self.checks.iter().any(|check| match check.expect {
+            Expect::OkAfter(other) => is_gone(other) && !is_gone(check.place),
+            _ => false,
+        })
+    }
+
     /// These parts, and those that are nothing without them.
     fn with_what_follows(&self, parts: &BTreeSet<Part>) -> BTreeSet<Part> {
         let mut gone = parts.clone();
@@ -417,6 +427,23 @@ mod tests {
         // And never is it left open.
         let closes = |part: &Part| matches!(whole.step_of(part), Some(Step::Close { .. }));
         assert!(!whole.parts(false).iter().any(closes));
+    }
+
+    #[test]
+    fn who_waits_for_what_is_left_out_waits_in_vain() {
+        let target = chosen("exit-waits");
+        let whole = plan(&target, &Points::default(), 1, 1, &[Shape::Elsewhere]);
+        let waits = whole.checks.iter().find_map(|check| match check.expect {
+            Expect::OkAfter(Place::Actor(actor, _)) => Some((check.place, Part::Actor(actor))),
+            _ => None,
+        });
+        let (Place::Actor(unloader, _), giver) = waits.expect("the unload waits") else {
+            panic!("a thread unloads");
+        };
+        assert!(!whole.waits_in_vain(&BTreeSet::new()));
+        assert!(whole.waits_in_vain(&BTreeSet::from([giver.clone()])));
+        let both = BTreeSet::from([giver, Part::Actor(unloader)]);
+        assert!(!whole.waits_in_vain(&both));
     }
 
     #[test]

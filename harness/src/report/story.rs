@@ -103,7 +103,7 @@ impl<'a> Words<'a> {
     /// An order with its ends as the threads' own steps: what a signal begins, what a gate holds.
     fn order(&self, reaction: &Reaction) -> String {
         let from = match &reaction.when {
-            When::Held(tag) if self.function(tag).is_none() => {
+            When::Held(tag) if self.plan.function_gate(tag).is_none() => {
                 format!("{} is held by the device", self.held(tag))
             }
             When::Held(tag) => format!("{} is held", self.held(tag)),
@@ -125,24 +125,18 @@ impl<'a> Words<'a> {
 
     /// What begins when a signal is raised.
     fn begun_by(&self, signal: &str) -> String {
-        let waits = |step: &Step| matches!(step, Step::WaitSignal { name, .. } if name == signal);
-        for actor in &self.plan.episode.actors {
-            if let Some(at) = actor.steps.iter().position(waits)
-                && let Some(next) = actor.steps.get(at + 1)
-            {
+        for (actor, at) in self.plan.waits_for(signal) {
+            let actor = &self.plan.episode.actors[actor];
+            if let Some(next) = actor.steps.get(at + 1) {
                 return format!("{} begins \"{}\"", actor.name, self.step(next));
             }
         }
         format!("signal {signal}")
     }
 
-    fn function(&self, tag: &str) -> Option<&FunctionGate> {
-        self.plan.episode.gates.iter().find(|gate| gate.tag == tag)
-    }
-
     /// Whose op a gate holds. Where it can't be told, the request itself.
     fn held(&self, tag: &str) -> String {
-        if let Some(gate) = self.function(tag) {
+        if let Some(gate) = self.plan.function_gate(tag) {
             let who = match &gate.who {
                 Who::Actor(name) => name.as_str(),
                 Who::Worker => "a worker",

@@ -2,7 +2,7 @@
 //! order they are over before what they had to wait for has begun. So what an order does is told
 //! apart from what chance does, where threads that begin together meet too often without it.
 
-use knobrig_proto::{Actor, Repeat, Step, Who};
+use knobrig_proto::{Actor, FunctionGate, Repeat, Step, Who};
 
 use super::reduce::Part;
 use super::{Plan, Then, When};
@@ -56,7 +56,7 @@ impl Plan {
                 When::Armed => None,
             };
             let raised = reaction.then.iter().filter_map(|then| match then {
-                Then::Raise(signal) => self.awaits(signal),
+                Then::Raise(signal) => self.waits_for(signal).next().map(|(actor, _)| actor),
                 _ => None,
             });
             waits.extend(raised.filter_map(|to| Some((to, from?))));
@@ -72,17 +72,22 @@ impl Plan {
         waits
     }
 
-    /// The thread that waits for a signal.
-    fn awaits(&self, signal: &str) -> Option<usize> {
-        let waits = |step: &Step| matches!(step, Step::WaitSignal { name, .. } if name == signal);
-        let actors = &self.episode.actors;
-        actors.iter().position(|it| it.steps.iter().any(waits))
+    /// Which threads wait for a signal, and in which of their steps.
+    pub fn waits_for(&self, signal: &str) -> impl Iterator<Item = (usize, usize)> {
+        let waits =
+            move |step: &Step| matches!(step, Step::WaitSignal { name, .. } if name == signal);
+        let actors = self.episode.actors.iter().enumerate();
+        actors.filter_map(move |(actor, it)| Some((actor, it.steps.iter().position(waits)?)))
+    }
+
+    /// The gate of this tag, if it is one of a function's.
+    pub fn function_gate(&self, tag: &str) -> Option<&FunctionGate> {
+        self.episode.gates.iter().find(|gate| gate.tag == tag)
     }
 
     /// The thread that a gate holds, as far as that is known.
     fn held_at(&self, tag: &str) -> Option<usize> {
-        let gate = self.episode.gates.iter().find(|gate| gate.tag == tag);
-        match gate.map(|gate| &gate.who) {
+        match self.function_gate(tag).map(|gate| &gate.who) {
             Some(Who::Actor(name)) => self.actor_named(name),
             Some(Who::Worker | Who::Anybody) => None,
             None => self.actor_named(&self.asker(tag)?.name),

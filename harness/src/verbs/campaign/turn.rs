@@ -371,13 +371,11 @@ impl Campaign<'_> {
         stuck: bool,
     ) -> Result<Result<Option<TurnEnd>, Loss>, Error> {
         // Where a thread hangs, an unload would too.
-        let cleared = match stuck {
-            true => false,
-            false => match self.clear(turn.guest).await {
+        let cleared = !stuck
+            && match self.clear(turn.guest).await {
                 Ok(cleared) => cleared,
                 Err(loss) => return Ok(Err(loss)),
-            },
-        };
+            };
         match turn.guest.drain_console().await {
             Ok(Some(Happening::Report { report, begun, .. })) => {
                 self.date(Some(episode), turn.guest);

@@ -95,7 +95,7 @@ pub enum Step {
         /// The module's name.
         module: String,
         /// While somebody uses the module (`EWOULDBLOCK`), how long it is tried again; 0 for one try.
-        #[serde(default, skip_serializing_if = "no_patience")]
+        #[serde(default, skip_serializing_if = "is_zero")]
         patience_ms: u64,
     },
     /// Open, write, close: unbind, driver_override, sysctl.
@@ -251,12 +251,8 @@ pub struct Outcome {
     pub text: Option<String>,
 }
 
-fn no_patience(ms: &u64) -> bool {
-    *ms == 0
-}
-
-fn no_lag(ms: &u32) -> bool {
-    *ms == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 /// How often an actor goes through its steps.
@@ -311,7 +307,7 @@ pub struct Actor {
     #[serde(default)]
     pub missed_pause_us: u32,
     /// Milliseconds after the others left the start line that it does.
-    #[serde(default, skip_serializing_if = "no_lag")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub lag_ms: u32,
 }
 

@@ -28,7 +28,7 @@ use super::lines::Lines;
 use super::monitor::Monitor;
 use super::plugs::Plugs;
 use super::process::{self, Process, Tail};
-use super::qemu::{Accel, Descriptors, Machine, OURS, Qemu};
+use super::qemu::{Accel, Acpi, Descriptors, Machine, OURS, Qemu};
 use super::vcpu::{Gdb, Kind, Plugin, Vcpus};
 use crate::error::Error;
 use crate::judge::finding::GuestEnd;
@@ -76,8 +76,8 @@ pub struct Recipe {
     pub device: PathBuf,
     /// Devices of the target beside ours.
     pub devices: Vec<target::Device>,
-    /// The target has devices come and go.
-    pub hotplug: bool,
+    /// What it has of ACPI.
+    pub acpi: Acpi,
     /// Appended to.
     pub console_log: PathBuf,
     /// Appended to.
@@ -285,7 +285,7 @@ impl Guest {
             device: &program.socket(),
             devices: &recipe.devices,
             vcpus: recipe.vcpus.as_ref(),
-            hotplug: recipe.hotplug,
+            acpi: recipe.acpi,
         };
         let mut command = tokio::process::Command::new(&recipe.qemu.path);
         command.args(recipe.qemu.arguments(&machine, fds));

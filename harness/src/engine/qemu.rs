@@ -62,8 +62,19 @@ pub struct Machine<'a> {
     pub devices: &'a [Device],
     /// What is to hold vCPUs.
     pub vcpus: Option<&'a Kind>,
-    /// Devices come and go while it runs.
-    pub hotplug: bool,
+    /// What it has of ACPI.
+    pub acpi: Acpi,
+}
+
+/// What a guest has of ACPI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acpi {
+    /// Nothing.
+    Off,
+    /// All but the slots that devices come into.
+    On,
+    /// These, too: devices come and go while it runs.
+    Hotplug,
 }
 
 /// Descriptors that QEMU inherits, each one end of a socket pair.
@@ -179,7 +190,7 @@ impl Qemu {
         option("display", "none".into());
         option("no-reboot", String::new());
         option("machine", "pc,usb=off,vmport=off,memory-backend=ram".into());
-        if !machine.hotplug {
+        if machine.acpi != Acpi::Hotplug {
             // What ACPI says of 32 slots that a device may come into takes a TCG guest with all
             // checkers on four seconds of its boot to read.
             option("global", "PIIX4_PM.acpi-root-pci-hotplug=off".into());
@@ -198,7 +209,7 @@ impl Qemu {
         );
         option("kernel", machine.kernel.display().to_string());
         option("initrd", machine.initrd.display().to_string());
-        option("append", kernel_command_line(machine.accel));
+        option("append", kernel_command_line(machine.accel, machine.acpi));
         option("chardev", format!("socket,id=console,fd={}", fds.console));
         option("serial", "chardev:console".into());
         option("device", "virtio-serial-pci,id=serial".into());
@@ -267,7 +278,7 @@ pub fn our_device(id: &str, chardev: &str) -> String {
 
 /// What the kernel is told. A report must not stop the guest before it is out, and an oops
 /// must: the guest is spent.
-fn kernel_command_line(accel: Accel) -> String {
+fn kernel_command_line(accel: Accel, acpi: Acpi) -> String {
     let mut words: Vec<_> = [
         "console=ttyS0",
         "panic=-1",
@@ -275,10 +286,14 @@ fn kernel_command_line(accel: Accel) -> String {
         "nokaslr",
         "random.trust_cpu=on",
         "8250.nr_uarts=1",
-        // Interrupts by the MP table. By ACPI each pci_enable_device evaluates _PRT, a loop in
-        // AML that allocates so much that KASAN makes it last 6 to 12 s under TCG. PCI hotplug
-        // stays ACPI's.
-        "acpi=noirq",
+        match acpi {
+            // A quarter of a TCG guest's boot goes into the reading of AML.
+            Acpi::Off => "acpi=off",
+            // Interrupts by the MP table. By ACPI each pci_enable_device evaluates _PRT, a loop in
+            // AML that allocates so much that KASAN makes it last 6 to 12 s under TCG. PCI hotplug
+            // stays ACPI's.
+            Acpi::On | Acpi::Hotplug => "acpi=noirq",
+        },
         // A ring that is freed while the device runs reads as zero: the device sees that at once.
         "init_on_free=1",
         // Unload waits for RCU several times; expedited, that is microseconds.
@@ -332,7 +347,7 @@ mod tests {
                 device: "virtio-rng-pci,addr=1e.0".into(),
                 options: vec!["-object".into(), "rng-builtin,id=r".into()],
             }],
-            hotplug: true,
+            acpi: Acpi::Hotplug,
         };
         let arguments = qemu.arguments(
             &machine,
@@ -389,6 +404,16 @@ mod tests {
         let arguments = arguments(Version(7, 2));
         let wanted = "-object rng-builtin,id=r -device virtio-rng-pci,addr=1e.0,id=rng0";
         assert!(arguments.contains(wanted), "{arguments}");
+    }
+
+    #[test]
+    fn a_guest_has_as_much_of_acpi_as_is_asked_for() {
+        let line = |acpi| kernel_command_line(Accel::Tcg, acpi);
+        assert!(line(Acpi::Off).contains(" acpi=off "));
+        for acpi in [Acpi::On, Acpi::Hotplug] {
+            assert!(line(acpi).contains(" acpi=noirq "));
+        }
+        assert!(!arguments(Version(7, 2)).contains("acpi-root-pci-hotplug=off"));
     }
 
     #[test]

@@ -187,7 +187,12 @@ impl Name {
 
     /// Whether something waits for what never comes.
     pub fn hangs(&self) -> bool {
-        self.key.starts_with(LIVENESS) || self.title.starts_with("INFO: task hung")
+        self.is_told_by_a_deadline() || self.title.starts_with("INFO: task hung")
+    }
+
+    /// Whether it is the rig's deadline that tells that something hangs, and not the kernel.
+    pub fn is_told_by_a_deadline(&self) -> bool {
+        self.key.starts_with(LIVENESS)
     }
 
     /// Whether an episode of this plan can show it: what is not checked can't be broken.

@@ -11,6 +11,7 @@ use self::turn::{Turn, TurnEnd};
 use super::episodes::Episodes;
 use super::prepare::Prepared;
 use crate::engine::guest::{BootFailure, Guest, Loss, Recipe};
+use crate::engine::qemu::Acpi;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::interrupt::RunListens;
@@ -531,11 +532,20 @@ pub(super) fn recipe(
         initrd: prepared.initrd.clone(),
         device: prepared.device.clone(),
         devices: target.target.devices.clone(),
-        hotplug: target.target.teardown.hotplugs(),
+        acpi: acpi(target),
         console_log: dir.console_log(),
         device_trace: dir.device_trace(),
         symbols: Arc::new(ModuleSymbols::of(&prepared.files)),
         vcpus: prepared.vcpus.clone(),
+    }
+}
+
+/// Devices come and go by ACPI. Of the other targets that ship none uses it; a driver of the user's may.
+fn acpi(target: &Chosen) -> Acpi {
+    match target.target.teardown.hotplugs() {
+        true => Acpi::Hotplug,
+        false if target.ships() => Acpi::Off,
+        false => Acpi::On,
     }
 }
 

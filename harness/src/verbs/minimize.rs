@@ -13,6 +13,7 @@ mod order;
 use super::episodes::Episodes;
 use super::repro::{Attempts, CHANCES, Case, chances};
 use super::run::{say, say_json};
+use super::trials::Trials;
 use crate::cli::{Format, MinimizeArgs};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -43,6 +44,9 @@ const PATIENCE_MS: u64 = 1_500;
 const PROOF_PATIENCE_MS: u64 = 500;
 /// The longest that a candidate's teardown may take, unless it is sought that it never ends.
 const CALL_MS: u64 = 3_000;
+/// By then a candidate hangs whose finding is a deadline's: gates let go after 2 s. The minimal episode
+/// is tried by its own deadlines.
+const HANG_MS: u64 = 4_000;
 
 #[derive(Debug, Serialize)]
 struct Minimal<'a> {
@@ -96,76 +100,43 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
         }
     }
     let sought = case.sought();
-    let mut shrink = Shrink::new(&case.plan, &sought, arguments.tries);
-    let campaign = case.campaign(shrinking, &command)?;
-    campaign.nothing_else().verdict(&mut shrink)?;
-    if !shrink.whole_shows() {
+    let mut minimizer = Minimizer {
+        case: &case,
+        sought: &sought,
+        command: &command,
+        tries: arguments.tries,
+        proof: arguments.proof,
+        hasty: sought.is_told_by_a_deadline(),
+    };
+    let mut least = minimizer.least(shrinking)?;
+    if minimizer.hasty && least.as_ref().is_none_or(|it| it.shown.rate.hits == 0) {
+        // What was late by a short deadline was only slow.
+        minimizer.hasty = false;
+        least = minimizer.least(RunDir::create(&kept_in.join("patient"))?)?;
+    }
+    let Some(least) = least else {
         say(&format!(
             "not shown: 0 of {WHOLE_TRIES}: {}\n  kept in  {}\n",
             case.replay.reproducer.title,
             kept_in.display()
         ))?;
         return Ok(Exit::Clean);
-    }
-    let rate = |plan: &Plan, name: &str, times, enough, each| -> Result<Attempts, Error> {
-        let dir = RunDir::create(&kept_in.join(name))?;
-        let trials = case.trials(plan, times, enough).of_episodes(each);
-        case.attempts(case.campaign(dir, &command)?.nothing_else(), trials)
     };
-    let least = |plan: &Plan, name: &str| rate(plan, name, arguments.tries, u64::MAX, CHANCES);
-    let mut plan = shrink.minimal();
-    if let Some(apart) = plan.apart()
-        && always(&least(&apart, "apart")?)
-    {
-        plan = apart;
-    }
-    let mut tried_edges = 0;
-    let mut edges = Vec::new();
-    while let Some((part, says)) = (plan.edges().into_iter())
-        .filter_map(|part| story::edge(&plan, &part).map(|says| (part, says)))
-        .nth(edges.len())
-    {
-        let less = plan.without(&BTreeSet::from([part]));
-        let mut without = None;
-        if sought.may_come_of(&less) {
-            tried_edges += 1;
-            let name = format!("without-edge-{tried_edges}");
-            let tried = impatient(less.clone(), PROOF_PATIENCE_MS);
-            let shown = rate(&tried, &name, arguments.proof, ENOUGH, 1)?.rate;
-            if shown.hits >= ENOUGH && shown.attempts <= SOON {
-                plan = less;
-                // What was seen of those before was seen with it.
-                edges.clear();
-                continue;
-            }
-            without = Some(shown);
-        }
-        edges.push(Edge { says, without });
-    }
-    let mut shown = least(&plan, "minimal")?;
-    // Where no order is left for it to show, threads may be together again.
-    if edges.is_empty() && story::apart(&plan).is_some() {
-        let together = plan.together();
-        let shown_together = least(&together, "together")?;
-        if always(&shown_together) {
-            (plan, shown) = (together, shown_together);
-        }
-    }
-    let sentence = story::sentence(&plan, &case.replay.reproducer.title);
-    keep(&case.replay, &plan, &kept_in)?;
+    let plan = &least.plan;
+    keep(&case.replay, plan, &kept_in)?;
     let minimal = Minimal {
         version: VERSION,
         title: &case.replay.reproducer.title,
         key: &case.replay.reproducer.key,
-        sentence: &sentence,
-        rate: shown.rate,
-        episodes: shown.episodes,
-        edges: &edges,
+        sentence: &story::sentence(plan, &case.replay.reproducer.title),
+        rate: least.shown.rate,
+        episodes: least.shown.episodes,
+        edges: &least.edges,
         actors: plan.episode.actors.len(),
-        ops: story::ops(&plan),
-        tried: shrink.tried,
+        ops: story::ops(plan),
+        tried: least.tried,
         wall_ms: started.elapsed().as_millis() as u64,
-        apart: story::apart(&plan),
+        apart: story::apart(plan),
         kept_in: &kept_in,
     };
     write_json(&kept_in.join("minimal.json"), &minimal)?;
@@ -174,6 +145,109 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
         Format::Json => say_json(&minimal)?,
     }
     Ok(Exit::Findings)
+}
+
+/// What is left of an episode.
+struct Least {
+    plan: Plan,
+    edges: Vec<Edge>,
+    /// How often it shows the finding, by its own deadlines.
+    shown: Attempts,
+    /// Episodes that it took to shrink it.
+    tried: u64,
+}
+
+/// How the least is looked for.
+struct Minimizer<'a> {
+    case: &'a Case,
+    sought: &'a Name,
+    command: &'a [String],
+    /// As [`MinimizeArgs::tries`].
+    tries: u64,
+    /// As [`MinimizeArgs::proof`].
+    proof: u64,
+    /// What hangs is told by [`HANG_MS`].
+    hasty: bool,
+}
+
+impl Minimizer<'_> {
+    /// The least that shows it, kept with all that was tried in a directory; nothing if the whole does not.
+    fn least(&self, dir: RunDir) -> Result<Option<Least>, Error> {
+        let kept_in = dir.path().to_owned();
+        let mut shrink = Shrink::new(&self.case.plan, self.sought, self.tries, self.hasty);
+        let campaign = self.case.campaign(dir, self.command)?;
+        campaign.nothing_else().verdict(&mut shrink)?;
+        if !shrink.whole_shows() {
+            return Ok(None);
+        }
+        let mut plan = shrink.minimal();
+        if let Some(apart) = plan.apart()
+            && always(&self.rate(&self.brisk(&apart, PATIENCE_MS), &kept_in.join("apart"))?)
+        {
+            plan = apart;
+        }
+        let edges = self.edges(&mut plan, &kept_in)?;
+        let mut shown = self.rate(&plan, &kept_in.join("minimal"))?;
+        // Where no order is left for it to show, threads may be together again.
+        if edges.is_empty() && story::apart(&plan).is_some() {
+            let together = plan.together();
+            let shown_together = self.rate(&together, &kept_in.join("together"))?;
+            if always(&shown_together) {
+                (plan, shown) = (together, shown_together);
+            }
+        }
+        Ok(Some(Least {
+            plan,
+            edges,
+            shown,
+            tried: shrink.tried,
+        }))
+    }
+
+    /// The edges that a plan needs, each with the rate without it; the others go.
+    fn edges(&self, plan: &mut Plan, kept_in: &Path) -> Result<Vec<Edge>, Error> {
+        let mut tried = 0;
+        let mut edges = Vec::new();
+        while let Some((part, says)) = (plan.edges().into_iter())
+            .filter_map(|part| story::edge(plan, &part).map(|says| (part, says)))
+            .nth(edges.len())
+        {
+            let less = plan.without(&BTreeSet::from([part]));
+            let mut without = None;
+            if self.sought.may_come_of(&less) {
+                tried += 1;
+                let dir = kept_in.join(format!("without-edge-{tried}"));
+                let brisk = self.brisk(&less, PROOF_PATIENCE_MS);
+                let trials = self.case.trials(&brisk, self.proof, ENOUGH);
+                let shown = self.attempts(trials, &dir)?.rate;
+                if shown.hits >= ENOUGH && shown.attempts <= SOON {
+                    *plan = less;
+                    // What was seen of those before was seen with it.
+                    edges.clear();
+                    continue;
+                }
+                without = Some(shown);
+            }
+            edges.push(Edge { says, without });
+        }
+        Ok(edges)
+    }
+
+    /// How often a plan shows it.
+    fn rate(&self, plan: &Plan, dir: &Path) -> Result<Attempts, Error> {
+        let trials = self.case.trials(plan, self.tries, u64::MAX);
+        self.attempts(trials.of_episodes(CHANCES), dir)
+    }
+
+    fn attempts(&self, trials: Trials<'_>, dir: &Path) -> Result<Attempts, Error> {
+        let campaign = self.case.campaign(RunDir::create(dir)?, self.command)?;
+        self.case.attempts(campaign.nothing_else(), trials)
+    }
+
+    fn brisk(&self, plan: &Plan, longest_ms: u64) -> Plan {
+        let plan = impatient(plan.clone(), longest_ms);
+        if self.hasty { late_soon(plan) } else { plan }
+    }
 }
 
 /// Whether each episode showed it.
@@ -188,6 +262,14 @@ fn impatient(mut plan: Plan, longest_ms: u64) -> Plan {
             *deadline_ms = longest_ms.min(*deadline_ms);
         }
     }
+    plan
+}
+
+/// The plan with whoever hangs told by [`HANG_MS`].
+fn late_soon(mut plan: Plan) -> Plan {
+    let episode = &mut plan.episode;
+    episode.deadline_ms = HANG_MS.min(episode.deadline_ms);
+    episode.call_deadline_ms = episode.call_deadline_ms.map(|ms| HANG_MS.min(ms));
     plan
 }
 
@@ -254,6 +336,8 @@ fn text(minimal: &Minimal<'_>) -> String {
 struct Shrink<'a> {
     whole: &'a Plan,
     sought: &'a Name,
+    /// As [`Minimizer::hasty`].
+    hasty: bool,
     parts: Vec<Part>,
     ddmin: Ddmin<Part>,
     /// How many trials in a row of a candidate must show it: what shows it by chance would be kept,
@@ -272,11 +356,12 @@ struct Shrink<'a> {
 }
 
 impl<'a> Shrink<'a> {
-    fn new(whole: &'a Plan, sought: &'a Name, tries: u64) -> Self {
+    fn new(whole: &'a Plan, sought: &'a Name, tries: u64, hasty: bool) -> Self {
         let parts = whole.parts(sought.hangs());
         Self {
             whole,
             sought,
+            hasty,
             ddmin: Ddmin::new(parts.clone()),
             parts,
             tries,
@@ -374,7 +459,9 @@ impl Episodes for Shrink<'_> {
         };
         let kept = candidate.as_deref().unwrap_or(self.ddmin.kept());
         let mut plan = impatient(self.with(kept).numbered(number), PATIENCE_MS);
-        if !self.sought.hangs() {
+        if self.hasty {
+            plan = late_soon(plan);
+        } else if !self.sought.hangs() {
             let longest = plan.episode.call_deadline_ms.unwrap_or(CALL_MS);
             plan.episode.call_deadline_ms = Some(CALL_MS.min(longest));
         }
@@ -448,7 +535,7 @@ mod tests {
         let (whole, sought) = (whole(), sought());
         let waits = |plan: &Plan| steps(plan).any(|step| matches!(step, Step::WaitSignal { .. }));
         let shows = |plan: &Plan| unloads(plan) && waits(plan);
-        let mut shrink = Shrink::new(&whole, &sought, 2);
+        let mut shrink = Shrink::new(&whole, &sought, 2, false);
         ask(&mut shrink, 500, |plan, _| shows(plan));
         let minimal = shrink.minimal();
         assert!(shows(&minimal));
@@ -461,7 +548,7 @@ mod tests {
     #[test]
     fn what_shows_by_chance_is_minimized_too() {
         let (whole, sought) = (whole(), sought());
-        let mut shrink = Shrink::new(&whole, &sought, 2);
+        let mut shrink = Shrink::new(&whole, &sought, 2, false);
         let shows = |plan: &Plan, number: u64| unloads(plan) && number.is_multiple_of(3);
         ask(&mut shrink, 5_000, shows);
         let minimal = shrink.minimal();
@@ -472,7 +559,7 @@ mod tests {
     #[test]
     fn an_episode_that_never_shows_it_is_given_up() {
         let (whole, sought) = (whole(), sought());
-        let mut shrink = Shrink::new(&whole, &sought, 2);
+        let mut shrink = Shrink::new(&whole, &sought, 2, false);
         let number = ask(&mut shrink, 500, |_, _| false);
         assert_eq!((number, shrink.whole_shows()), (WHOLE_TRIES, false));
     }

@@ -4,6 +4,8 @@
 //! The caller tries [`Ddmin::candidate`] and tells what came of it, until there is none. The
 //! result is 1-minimal: each part of it was left out once, alone, and the failure did not show.
 
+use std::collections::VecDeque;
+
 /// A minimization under way.
 #[derive(Clone, Debug)]
 pub struct Ddmin<P> {
@@ -82,6 +84,73 @@ impl<P: Clone + PartialEq> Ddmin<P> {
     }
 }
 
+/// Parts of which some hold others: the coarse are minimized before the fine, so that what goes with
+/// one of them is never tried alone (G. Misherghi, Z. Su, "HDD: hierarchical delta debugging",
+/// ICSE 2006).
+#[derive(Clone, Debug)]
+pub struct Levels<P> {
+    /// What was kept of the levels before.
+    settled: Vec<P>,
+    level: Ddmin<P>,
+    finer: VecDeque<Vec<P>>,
+}
+
+impl<P: Clone + PartialEq> Levels<P> {
+    /// Begins with all parts of all levels, the coarsest first.
+    pub fn new(levels: impl IntoIterator<Item = Vec<P>>) -> Self {
+        let mut levels = Self {
+            settled: Vec::new(),
+            level: Ddmin::new(Vec::new()),
+            finer: levels.into_iter().collect(),
+        };
+        levels.settle();
+        levels
+    }
+
+    /// What is still there.
+    pub fn kept(&self) -> Vec<P> {
+        self.with(self.level.kept())
+    }
+
+    /// Parts to try next, or nothing when each level is minimal.
+    pub fn candidate(&self) -> Option<Vec<P>> {
+        let candidate = self.level.candidate()?;
+        Some(self.with(&candidate))
+    }
+
+    /// Whether the candidate showed the failure.
+    pub fn tell(&mut self, shown: bool) {
+        self.level.tell(shown);
+        self.settle();
+    }
+
+    /// Drops parts that went with others.
+    pub fn retain(&mut self, keep: impl Fn(&P) -> bool) {
+        self.settled.retain(&keep);
+        self.level.retain(&keep);
+        for level in &mut self.finer {
+            level.retain(&keep);
+        }
+        self.settle();
+    }
+
+    fn with(&self, level: &[P]) -> Vec<P> {
+        let settled = self.settled.iter().chain(level);
+        let parts = settled.chain(self.finer.iter().flatten());
+        parts.cloned().collect()
+    }
+
+    /// Goes on to the next level where one is done.
+    fn settle(&mut self) {
+        while self.level.candidate().is_none()
+            && let Some(next) = self.finer.pop_front()
+        {
+            let done = std::mem::replace(&mut self.level, Ddmin::new(next));
+            self.settled.extend(done.kept);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +181,19 @@ mod tests {
     }
 
     proptest! {
+        /// On whatever levels the parts that a failure needs are, those are left.
+        #[test]
+        fn the_smallest_of_each_level_is_left(
+            needs in proptest::collection::btree_set(0u32..20, 0..5),
+            coarse in 0u32..20,
+        ) {
+            let mut levels = Levels::new([(0..coarse).collect(), (coarse..20).collect()]);
+            while let Some(candidate) = levels.candidate() {
+                levels.tell(needs.iter().all(|need| candidate.contains(need)));
+            }
+            prop_assert_eq!(levels.kept(), needs.iter().copied().collect::<Vec<_>>());
+        }
+
         /// For a failure that needs exactly some parts, exactly those are left.
         #[test]
         fn the_smallest_is_left(needs in proptest::collection::btree_set(0u32..20, 0..5)) {

@@ -26,7 +26,7 @@ use crate::report::dir::{Replay, RunDir, write_finding, write_json};
 use crate::report::format::plural;
 use crate::report::progress::human_time;
 use crate::report::story;
-use crate::schedule::minimize::Ddmin;
+use crate::schedule::minimize::Levels;
 
 /// Version of the result's JSON.
 const VERSION: u32 = 1;
@@ -339,7 +339,8 @@ struct Shrink<'a> {
     /// As [`Minimizer::hasty`].
     hasty: bool,
     parts: Vec<Part>,
-    ddmin: Ddmin<Part>,
+    /// Threads, and then all else.
+    levels: Levels<Part>,
     /// How many trials in a row of a candidate must show it: what shows it by chance would be kept,
     /// and the order that makes it certain lost.
     tries: u64,
@@ -358,11 +359,13 @@ struct Shrink<'a> {
 impl<'a> Shrink<'a> {
     fn new(whole: &'a Plan, sought: &'a Name, tries: u64, hasty: bool) -> Self {
         let parts = whole.parts(sought.hangs());
+        let (threads, others) =
+            (parts.iter().cloned()).partition(|part| matches!(part, Part::Actor(_)));
         Self {
             whole,
             sought,
             hasty,
-            ddmin: Ddmin::new(parts.clone()),
+            levels: Levels::new([threads, others]),
             parts,
             tries,
             each: None,
@@ -397,10 +400,10 @@ impl<'a> Shrink<'a> {
         self.under_way = 0;
         if !shown {
             let waits = |kept: Vec<_>| self.whole.waits_in_vain(&self.gone(&kept));
-            self.vain |= self.ddmin.candidate().is_some_and(waits);
-            self.ddmin.tell(false);
+            self.vain |= self.levels.candidate().is_some_and(waits);
+            self.levels.tell(false);
         } else if self.shown >= self.tries {
-            self.ddmin.tell(true);
+            self.levels.tell(true);
             self.drop_idle();
         } else {
             return;
@@ -411,10 +414,10 @@ impl<'a> Shrink<'a> {
     /// Goes on to the next candidate, past those that can't show it.
     fn begin(&mut self) {
         (self.shown, self.under_way) = (0, 0);
-        while let Some(candidate) = self.ddmin.candidate()
+        while let Some(candidate) = self.levels.candidate()
             && !self.may_show(&candidate)
         {
-            self.ddmin.tell(false);
+            self.levels.tell(false);
         }
     }
 
@@ -435,19 +438,19 @@ impl<'a> Shrink<'a> {
 
     /// Parts that went with others, as the steps of a thread that is gone, are parts no more.
     fn drop_idle(&mut self) {
-        let mut kept = self.ddmin.kept().to_vec();
+        let mut kept = self.levels.kept();
         let plan = self.with(&kept);
-        for part in self.ddmin.kept() {
+        for part in &self.levels.kept() {
             let less: Vec<_> = kept.iter().filter(|it| *it != part).cloned().collect();
             if self.with(&less) == plan {
                 kept = less;
             }
         }
-        self.ddmin.retain(|part| kept.contains(part));
+        self.levels.retain(|part| kept.contains(part));
     }
 
     fn minimal(&self) -> Plan {
-        self.with(self.ddmin.kept())
+        self.with(&self.levels.kept())
     }
 }
 
@@ -455,10 +458,10 @@ impl Episodes for Shrink<'_> {
     fn next(&mut self, number: u64) -> Plan {
         let candidate = match self.whole_shows() {
             false => None,
-            true => self.ddmin.candidate(),
+            true => self.levels.candidate(),
         };
-        let kept = candidate.as_deref().unwrap_or(self.ddmin.kept());
-        let mut plan = impatient(self.with(kept).numbered(number), PATIENCE_MS);
+        let kept = candidate.unwrap_or_else(|| self.levels.kept());
+        let mut plan = impatient(self.with(&kept).numbered(number), PATIENCE_MS);
         if self.hasty {
             plan = late_soon(plan);
         } else if !self.sought.hangs() {
@@ -481,7 +484,7 @@ impl Episodes for Shrink<'_> {
 
     fn done(&self) -> bool {
         match self.whole_shows() {
-            true => self.ddmin.candidate().is_none(),
+            true => self.levels.candidate().is_none(),
             false => self.under_way >= WHOLE_TRIES,
         }
     }

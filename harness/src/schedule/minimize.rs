@@ -19,10 +19,11 @@ pub struct Ddmin<P> {
 }
 
 impl<P: Clone + PartialEq> Ddmin<P> {
-    /// Begins with all parts, which together show the failure.
+    /// Begins with all parts, which together show the failure. The first candidate has none of them: of
+    /// one level often nothing is needed, and that is one try.
     pub fn new(parts: Vec<P>) -> Self {
         Self {
-            chunks: parts.len().min(2),
+            chunks: parts.len().min(1),
             kept: parts,
             next: 0,
             needed: 0,

@@ -21,7 +21,7 @@ use crate::judge::record::{Delayed, Record, Seen};
 const GRACE: Duration = Duration::from_secs(60);
 /// After a report of the kernel's, for the agent to tell how the episode ended. It may never be
 /// able to.
-const AFTERMATH: Duration = Duration::from_secs(3);
+pub const AFTERMATH: Duration = Duration::from_secs(3);
 
 /// How an episode ended.
 #[derive(Debug)]
@@ -56,11 +56,12 @@ pub struct Whole {
     pub ring_runs: bool,
 }
 
-/// Runs a plan in a guest.
+/// Runs a plan in a guest. After a report of the kernel's it is heard for so long how the episode
+/// ended, at most.
 ///
 /// # Errors
 /// The guest is lost.
-pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
+pub async fn run(guest: &mut Guest, plan: &Plan, aftermath: Duration) -> Result<Ended, Loss> {
     for gate in &plan.gates {
         guest.device().arm(gate).await?;
     }
@@ -81,7 +82,7 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
                 episode,
                 begun,
             } => {
-                let after = aftermath(guest, &mut course).await;
+                let after = hear_out(guest, &mut course, aftermath).await;
                 if let Some(first) = after.as_ref().and_then(|report| report.before.first()) {
                     guest.marked(&marker(id), first.start_ns);
                 }
@@ -127,8 +128,12 @@ pub async fn run(guest: &mut Guest, plan: &Plan) -> Result<Ended, Loss> {
 
 /// After the kernel's report the agent may still be able to tell how the episode goes on. What the
 /// plan has follow from what does, so that nobody waits for nothing.
-async fn aftermath(guest: &mut Guest, course: &mut Course<'_>) -> Option<EpisodeReport> {
-    let end = Instant::now() + AFTERMATH;
+async fn hear_out(
+    guest: &mut Guest,
+    course: &mut Course<'_>,
+    longest: Duration,
+) -> Option<EpisodeReport> {
+    let end = Instant::now() + longest;
     loop {
         let happening = guest.next_until(end, "the episode's report").await.ok()?;
         if let Some(report) = course.hear(guest, happening).await.ok()? {

@@ -185,7 +185,8 @@ impl<'a> Campaign<'a> {
     }
 
     /// Nothing but the failure looked for counts, unless the kernel reports: episodes with parts left
-    /// out go otherwise than their checks expect, and the guest is none the worse for it.
+    /// out go otherwise than their checks expect, and the guest is none the worse for it. Nor is it heard
+    /// how an episode ends in which the kernel reported.
     pub(super) fn nothing_else(self) -> Self {
         Self {
             only_sought: true,

@@ -182,7 +182,11 @@ impl Campaign<'_> {
         let plan = episodes.next(number);
         self.keep_plan(number, &plan);
         let begun = Instant::now();
-        let ended = episode::run(turn.guest, &plan).await;
+        let aftermath = match self.only_sought {
+            true => Duration::ZERO,
+            false => episode::AFTERMATH,
+        };
+        let ended = episode::run(turn.guest, &plan, aftermath).await;
         if let Some(acting) = turn.guest.acting {
             let after = acting.saturating_duration_since(turn.first);
             self.summary

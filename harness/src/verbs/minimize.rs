@@ -9,8 +9,9 @@ use knobrig_proto::Step;
 use serde::Serialize;
 
 mod order;
+mod shrink;
 
-use super::episodes::Episodes;
+use self::shrink::{PATIENCE_MS, Shrink, WHOLE_TRIES};
 use super::repro::{Attempts, CHANCES, Case, chances};
 use super::run::{say, say_json};
 use super::trials::Trials;
@@ -19,31 +20,23 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::judge::finding::{self, Finding, Name};
 use crate::judge::plan::Plan;
-use crate::judge::plan::reduce::Part;
 use crate::judge::reproducer::{self, Reproducer};
 use crate::judge::statistics::Rate;
 use crate::report::dir::{Replay, RunDir, write_finding, write_json};
 use crate::report::format::plural;
 use crate::report::progress::human_time;
 use crate::report::story;
-use crate::schedule::minimize::Levels;
 
 /// Version of the result's JSON.
 const VERSION: u32 = 1;
-/// So often the whole episode is tried before it counts as one that doesn't show the finding.
-const WHOLE_TRIES: u64 = 2 * CHANCES;
 /// So many of [`MinimizeArgs::proof`] that show the finding without an edge are enough.
 const ENOUGH: u64 = 4;
 /// If they come within so many tries, the edge isn't needed: it goes. One without which it shows now and
 /// then makes it certain, and stays.
 const SOON: u64 = 8;
-/// The longest that a candidate's thread waits for another. What it waits for may be left out, and
-/// comes within milliseconds where it isn't; if it is late once, a part is kept that could go.
-const PATIENCE_MS: u64 = 1_500;
-/// The same without an edge: who waits in vain then, does so in each of many tries.
+/// The longest that a thread waits for another without an edge: who waits in vain then, does so in each
+/// of many tries.
 const PROOF_PATIENCE_MS: u64 = 500;
-/// The longest that a candidate's teardown may take, unless it is sought that it never ends.
-const CALL_MS: u64 = 3_000;
 /// By then a candidate hangs whose finding is a deadline's: gates let go after 2 s. The minimal episode
 /// is tried by its own deadlines.
 const HANG_MS: u64 = 4_000;
@@ -330,240 +323,4 @@ fn text(minimal: &Minimal<'_>) -> String {
         minimal.kept_in.display()
     );
     text
-}
-
-/// Episodes that leave out ever more.
-struct Shrink<'a> {
-    whole: &'a Plan,
-    sought: &'a Name,
-    /// As [`Minimizer::hasty`].
-    hasty: bool,
-    parts: Vec<Part>,
-    /// Threads, and then all else.
-    levels: Levels<Part>,
-    /// How many trials in a row of a candidate must show it: what shows it by chance would be kept,
-    /// and the order that makes it certain lost.
-    tries: u64,
-    /// Episodes of a trial, unless one shows it before; unknown as long as the whole is tried. One, if
-    /// each of the whole's shows it.
-    each: Option<u64>,
-    /// Trials of this candidate that showed it, or episodes of the whole.
-    shown: u64,
-    /// Episodes of the trial under way, or of the whole.
-    under_way: u64,
-    tried: u64,
-    /// A candidate without what a thread waits for was tried, and did not show it.
-    vain: bool,
-}
-
-impl<'a> Shrink<'a> {
-    fn new(whole: &'a Plan, sought: &'a Name, tries: u64, hasty: bool) -> Self {
-        let parts = whole.parts(sought.hangs());
-        let (threads, others) =
-            (parts.iter().cloned()).partition(|part| matches!(part, Part::Actor(_)));
-        Self {
-            whole,
-            sought,
-            hasty,
-            levels: Levels::new([threads, others]),
-            parts,
-            tries,
-            each: None,
-            shown: 0,
-            under_way: 0,
-            tried: 0,
-            vain: false,
-        }
-    }
-
-    fn whole_shows(&self) -> bool {
-        self.each.is_some()
-    }
-
-    /// An episode of the whole.
-    fn told_of_whole(&mut self) {
-        let each = match self.shown {
-            shown if shown >= self.tries && shown == self.under_way => 1,
-            shown if shown >= self.tries => CHANCES,
-            1.. if self.under_way >= WHOLE_TRIES => CHANCES,
-            _ => return,
-        };
-        self.each = Some(each);
-        self.begin();
-    }
-
-    /// An episode of the candidate, and whether it showed the finding.
-    fn told_of_candidate(&mut self, shown: bool, each: u64) {
-        if !shown && self.under_way < each {
-            return;
-        }
-        self.under_way = 0;
-        if !shown {
-            let waits = |kept: Vec<_>| self.whole.waits_in_vain(&self.gone(&kept));
-            self.vain |= self.levels.candidate().is_some_and(waits);
-            self.levels.tell(false);
-        } else if self.shown >= self.tries {
-            self.levels.tell(true);
-            self.drop_idle();
-        } else {
-            return;
-        }
-        self.begin();
-    }
-
-    /// Goes on to the next candidate, past those that can't show it.
-    fn begin(&mut self) {
-        (self.shown, self.under_way) = (0, 0);
-        while let Some(candidate) = self.levels.candidate()
-            && !self.may_show(&candidate)
-        {
-            self.levels.tell(false);
-        }
-    }
-
-    /// Whether it is worth a try. A thread that waits for what is left out costs a guest.
-    fn may_show(&self, kept: &[Part]) -> bool {
-        let hangs = || self.vain && self.whole.waits_in_vain(&self.gone(kept));
-        self.sought.may_come_of(&self.with(kept)) && !hangs()
-    }
-
-    fn with(&self, kept: &[Part]) -> Plan {
-        self.whole.without(&self.gone(kept))
-    }
-
-    fn gone(&self, kept: &[Part]) -> BTreeSet<Part> {
-        let gone = self.parts.iter().filter(|part| !kept.contains(part));
-        gone.cloned().collect()
-    }
-
-    /// Parts that went with others, as the steps of a thread that is gone, are parts no more.
-    fn drop_idle(&mut self) {
-        let mut kept = self.levels.kept();
-        let plan = self.with(&kept);
-        for part in &self.levels.kept() {
-            let less: Vec<_> = kept.iter().filter(|it| *it != part).cloned().collect();
-            if self.with(&less) == plan {
-                kept = less;
-            }
-        }
-        self.levels.retain(|part| kept.contains(part));
-    }
-
-    fn minimal(&self) -> Plan {
-        self.with(&self.levels.kept())
-    }
-}
-
-impl Episodes for Shrink<'_> {
-    fn next(&mut self, number: u64) -> Plan {
-        let candidate = match self.whole_shows() {
-            false => None,
-            true => self.levels.candidate(),
-        };
-        let kept = candidate.unwrap_or_else(|| self.levels.kept());
-        let mut plan = impatient(self.with(&kept).numbered(number), PATIENCE_MS);
-        if self.hasty {
-            plan = late_soon(plan);
-        } else if !self.sought.hangs() {
-            let longest = plan.episode.call_deadline_ms.unwrap_or(CALL_MS);
-            plan.episode.call_deadline_ms = Some(CALL_MS.min(longest));
-        }
-        plan
-    }
-
-    fn told(&mut self, shown: Option<&str>) {
-        let shown = shown == Some(self.sought.key.as_str());
-        self.tried += 1;
-        self.under_way += 1;
-        self.shown += u64::from(shown);
-        match self.each {
-            None => self.told_of_whole(),
-            Some(each) => self.told_of_candidate(shown, each),
-        }
-    }
-
-    fn done(&self) -> bool {
-        match self.whole_shows() {
-            true => self.levels.candidate().is_none(),
-            false => self.under_way >= WHOLE_TRIES,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::judge::plan::{Points, Shape, plan};
-    use crate::target::Chosen;
-
-    fn sought() -> Name {
-        Name {
-            title: "it".into(),
-            key: "k".into(),
-        }
-    }
-
-    fn whole() -> Plan {
-        let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
-        plan(&target, &Points::default(), 3, 1, &[Shape::Gated])
-    }
-
-    /// Asks until all is done, at most so often; gives how often.
-    fn ask(shrink: &mut Shrink<'_>, most: u64, shows: impl Fn(&Plan, u64) -> bool) -> u64 {
-        let mut number = 0;
-        while !shrink.done() {
-            number += 1;
-            assert!(number < most, "it ends");
-            let candidate = shrink.next(number);
-            shrink.told(Some(match shows(&candidate, number) {
-                true => "k",
-                false => "another",
-            }));
-        }
-        number
-    }
-
-    fn steps(plan: &Plan) -> impl Iterator<Item = &Step> {
-        plan.episode.actors.iter().flat_map(|actor| &actor.steps)
-    }
-
-    fn unloads(plan: &Plan) -> bool {
-        steps(plan).any(|step| matches!(step, Step::Unload { .. }))
-    }
-
-    /// A world in which the failure needs the teardown's unload and the holder's read under the
-    /// first edge; how often must it be asked, and what is left?
-    #[test]
-    fn only_what_the_failure_needs_is_left() {
-        let (whole, sought) = (whole(), sought());
-        let waits = |plan: &Plan| steps(plan).any(|step| matches!(step, Step::WaitSignal { .. }));
-        let shows = |plan: &Plan| unloads(plan) && waits(plan);
-        let mut shrink = Shrink::new(&whole, &sought, 2, false);
-        ask(&mut shrink, 500, |plan, _| shows(plan));
-        let minimal = shrink.minimal();
-        assert!(shows(&minimal));
-        assert_eq!(minimal.episode.actors.len(), 1, "{minimal:?}");
-        assert_eq!(minimal.episode.actors[0].steps.len(), 2);
-        assert!(minimal.episode.after.is_empty());
-    }
-
-    /// What shows it in every third episode only is tried that much longer.
-    #[test]
-    fn what_shows_by_chance_is_minimized_too() {
-        let (whole, sought) = (whole(), sought());
-        let mut shrink = Shrink::new(&whole, &sought, 2, false);
-        let shows = |plan: &Plan, number: u64| unloads(plan) && number.is_multiple_of(3);
-        ask(&mut shrink, 5_000, shows);
-        let minimal = shrink.minimal();
-        assert_eq!(minimal.episode.actors.len(), 1, "{minimal:?}");
-        assert_eq!(minimal.episode.actors[0].steps.len(), 1);
-    }
-
-    #[test]
-    fn an_episode_that_never_shows_it_is_given_up() {
-        let (whole, sought) = (whole(), sought());
-        let mut shrink = Shrink::new(&whole, &sought, 2, false);
-        let number = ask(&mut shrink, 500, |_, _| false);
-        assert_eq!((number, shrink.whole_shows()), (WHOLE_TRIES, false));
-    }
 }

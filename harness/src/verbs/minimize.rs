@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use knobrig_proto::Step;
 use serde::Serialize;
 
 mod order;
@@ -37,9 +36,6 @@ const SOON: u64 = 8;
 /// The longest that a thread waits for another without an edge: who waits in vain then, does so in each
 /// of many tries.
 const PROOF_PATIENCE_MS: u64 = 500;
-/// By then a candidate hangs whose finding is a deadline's: gates let go after 2 s. The minimal episode
-/// is tried by its own deadlines.
-const HANG_MS: u64 = 4_000;
 
 #[derive(Debug, Serialize)]
 struct Minimal<'a> {
@@ -159,7 +155,7 @@ struct Minimizer<'a> {
     tries: u64,
     /// As [`MinimizeArgs::proof`].
     proof: u64,
-    /// What hangs is told by [`HANG_MS`].
+    /// What hangs is told sooner than by its own deadline.
     hasty: bool,
 }
 
@@ -238,32 +234,13 @@ impl Minimizer<'_> {
     }
 
     fn brisk(&self, plan: &Plan, longest_ms: u64) -> Plan {
-        let plan = impatient(plan.clone(), longest_ms);
-        if self.hasty { late_soon(plan) } else { plan }
+        shrink::brisk(plan.clone(), self.sought, self.hasty, longest_ms)
     }
 }
 
 /// Whether each episode showed it.
 fn always(shown: &Attempts) -> bool {
     shown.episodes.hits == shown.episodes.attempts
-}
-
-/// The plan with threads that wait for each other at most so long.
-fn impatient(mut plan: Plan, longest_ms: u64) -> Plan {
-    for step in plan.episode.actors.iter_mut().flat_map(|it| &mut it.steps) {
-        if let Step::WaitSignal { deadline_ms, .. } | Step::AwaitGate { deadline_ms, .. } = step {
-            *deadline_ms = longest_ms.min(*deadline_ms);
-        }
-    }
-    plan
-}
-
-/// The plan with whoever hangs told by [`HANG_MS`].
-fn late_soon(mut plan: Plan) -> Plan {
-    let episode = &mut plan.episode;
-    episode.deadline_ms = HANG_MS.min(episode.deadline_ms);
-    episode.call_deadline_ms = episode.call_deadline_ms.map(|ms| HANG_MS.min(ms));
-    plan
 }
 
 /// The finding with the minimal episode in place of its own, for `repro`.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::super::episodes::Episodes;
+use knobrig_proto::Step;
+
+use super::super::episodes::{Episodes, Went};
 use super::super::repro::CHANCES;
-use super::{impatient, late_soon};
 use crate::judge::finding::Name;
 use crate::judge::plan::Plan;
 use crate::judge::plan::reduce::Part;
@@ -17,6 +18,28 @@ pub(super) const WHOLE_TRIES: u64 = 2 * CHANCES;
 pub(super) const PATIENCE_MS: u64 = 1_500;
 /// The longest that a candidate's teardown may take, unless it is sought that it never ends.
 const CALL_MS: u64 = 3_000;
+/// By then a candidate hangs whose finding is a deadline's: gates let go after 2 s. The minimal episode
+/// is tried by its own deadlines.
+const HANG_MS: u64 = 4_000;
+
+/// The plan with threads that wait for each other at most so long, and with short deadlines. `hasty`, what
+/// is sought hangs, and has [`HANG_MS`].
+pub(super) fn brisk(mut plan: Plan, sought: &Name, hasty: bool, longest_ms: u64) -> Plan {
+    let episode = &mut plan.episode;
+    for step in episode.actors.iter_mut().flat_map(|it| &mut it.steps) {
+        if let Step::WaitSignal { deadline_ms, .. } | Step::AwaitGate { deadline_ms, .. } = step {
+            *deadline_ms = longest_ms.min(*deadline_ms);
+        }
+    }
+    let own_ms = episode.call_deadline_ms;
+    if hasty {
+        episode.deadline_ms = HANG_MS.min(episode.deadline_ms);
+        episode.call_deadline_ms = own_ms.map(|ms| HANG_MS.min(ms));
+    } else if !sought.hangs() {
+        episode.call_deadline_ms = Some(own_ms.map_or(CALL_MS, |ms| CALL_MS.min(ms)));
+    }
+    plan
+}
 
 /// Episodes that leave out ever more.
 pub(super) struct Shrink<'a> {
@@ -39,6 +62,8 @@ pub(super) struct Shrink<'a> {
     under_way: u64,
     /// Episodes so far.
     pub(super) tried: u64,
+    /// Threads of the last episode hang.
+    hung: bool,
     /// A candidate without what a thread waits for was tried, and did not show it.
     vain: bool,
 }
@@ -59,6 +84,7 @@ impl<'a> Shrink<'a> {
             shown: 0,
             under_way: 0,
             tried: 0,
+            hung: false,
             vain: false,
         }
     }
@@ -81,7 +107,9 @@ impl<'a> Shrink<'a> {
 
     /// An episode of the candidate, and whether it showed the finding.
     fn told_of_candidate(&mut self, shown: bool, each: u64) {
-        if !shown && self.under_way < each {
+        // Who waits in vain does so each time, and each time costs a guest.
+        let in_vain = self.hung && !self.sought.hangs();
+        if !shown && self.under_way < each && !in_vain {
             return;
         }
         self.under_way = 0;
@@ -143,19 +171,19 @@ impl<'a> Shrink<'a> {
 
 impl Episodes for Shrink<'_> {
     fn next(&mut self, number: u64) -> Plan {
+        self.hung = false;
         let candidate = match self.whole_shows() {
             false => None,
             true => self.levels.candidate(),
         };
         let kept = candidate.unwrap_or_else(|| self.levels.kept());
-        let mut plan = impatient(self.with(&kept).numbered(number), PATIENCE_MS);
-        if self.hasty {
-            plan = late_soon(plan);
-        } else if !self.sought.hangs() {
-            let longest = plan.episode.call_deadline_ms.unwrap_or(CALL_MS);
-            plan.episode.call_deadline_ms = Some(CALL_MS.min(longest));
-        }
-        plan
+        let plan = self.with(&kept).numbered(number);
+        brisk(plan, self.sought, self.hasty, PATIENCE_MS)
+    }
+
+    fn went(&mut self, went: &Went<'_>) {
+        let report = went.record.report.as_ref();
+        self.hung = report.is_some_and(|report| !report.stuck.is_empty());
     }
 
     fn told(&mut self, shown: Option<&str>) {
@@ -179,10 +207,12 @@ impl Episodes for Shrink<'_> {
 
 #[cfg(test)]
 mod tests {
-    use knobrig_proto::Step;
+    use knobrig_proto::{EpisodeReport, Step, Stuck};
 
     use super::*;
+    use crate::judge::oracle::Collisions;
     use crate::judge::plan::{Points, Shape, plan};
+    use crate::judge::record::Record;
     use crate::target::Chosen;
 
     fn sought() -> Name {
@@ -246,6 +276,44 @@ mod tests {
         let minimal = shrink.minimal();
         assert_eq!(minimal.episode.actors.len(), 1, "{minimal:?}");
         assert_eq!(minimal.episode.actors[0].steps.len(), 1);
+    }
+
+    /// What shows by chance is tried sixteen times, and once where it leaves a thread that hangs.
+    #[test]
+    fn a_candidate_that_hangs_is_tried_once() {
+        let (whole, sought) = (whole(), sought());
+        let hung = Record {
+            report: Some(EpisodeReport {
+                stuck: vec![Stuck {
+                    actor: "holder".into(),
+                    step: 0,
+                    state: "S".into(),
+                    stack: String::new(),
+                }],
+                ..EpisodeReport::default()
+            }),
+            ..Record::default()
+        };
+        let episodes_of_the_first = |record: &Record| {
+            let mut shrink = Shrink::new(&whole, &sought, 2, false);
+            let mut tell = |shown: Option<&str>| {
+                let plan = shrink.next(1);
+                shrink.went(&Went {
+                    plan: &plan,
+                    record,
+                    collisions: Collisions::default(),
+                });
+                shrink.told(shown);
+                plan
+            };
+            for shown in [Some("k"), None, Some("k")] {
+                tell(shown);
+            }
+            let first = tell(None);
+            1 + (0..).take_while(|_| tell(None) == first).count() as u64
+        };
+        assert_eq!(episodes_of_the_first(&Record::default()), CHANCES);
+        assert_eq!(episodes_of_the_first(&hung), 1);
     }
 
     #[test]

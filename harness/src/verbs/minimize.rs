@@ -30,7 +30,7 @@ use crate::report::story;
 const VERSION: u32 = 1;
 /// So many of [`MinimizeArgs::proof`] that show the finding without an edge are enough.
 const ENOUGH: u64 = 4;
-/// If they come within so many tries, the edge isn't needed: it goes. One without which it shows now and
+/// If they come within so many tries (times as many where it shows by chance), the edge isn't needed: it goes. One without which it shows now and
 /// then makes it certain, and stays.
 const SOON: u64 = 8;
 /// The longest that a thread waits for another without an edge: who waits in vain then, does so in each
@@ -166,16 +166,16 @@ impl Minimizer<'_> {
         let mut shrink = Shrink::new(&self.case.plan, self.sought, self.tries, self.hasty);
         let campaign = self.case.campaign(dir, self.command)?;
         campaign.nothing_else().verdict(&mut shrink)?;
-        if !shrink.whole_shows() {
+        let Some(rarity) = shrink.rarity() else {
             return Ok(None);
-        }
+        };
         let mut plan = shrink.minimal();
         if let Some(apart) = plan.apart()
             && always(&self.rate(&self.brisk(&apart, PATIENCE_MS), &kept_in.join("apart"))?)
         {
             plan = apart;
         }
-        let edges = self.edges(&mut plan, &kept_in)?;
+        let edges = self.edges(&mut plan, rarity, &kept_in)?;
         let mut shown = self.rate(&plan, &kept_in.join("minimal"))?;
         // Where no order is left for it to show, threads may be together again.
         if edges.is_empty() && story::apart(&plan).is_some() {
@@ -193,8 +193,9 @@ impl Minimizer<'_> {
         }))
     }
 
-    /// The edges that a plan needs, each with the rate without it; the others go.
-    fn edges(&self, plan: &mut Plan, kept_in: &Path) -> Result<Vec<Edge>, Error> {
+    /// The edges that a plan needs, each with the rate without it; the others go. The finding shows in one of
+    /// so many episodes.
+    fn edges(&self, plan: &mut Plan, rarity: u64, kept_in: &Path) -> Result<Vec<Edge>, Error> {
         let mut tried = 0;
         let mut edges = Vec::new();
         while let Some((part, says)) = (plan.edges().into_iter())
@@ -209,7 +210,7 @@ impl Minimizer<'_> {
                 let brisk = self.brisk(&less, PROOF_PATIENCE_MS);
                 let trials = self.case.trials(&brisk, self.proof, ENOUGH);
                 let shown = self.attempts(trials, &dir)?.rate;
-                if shown.hits >= ENOUGH && shown.attempts <= SOON {
+                if shown.hits >= ENOUGH && shown.attempts <= SOON * rarity {
                     *plan = less;
                     // What was seen of those before was seen with it.
                     edges.clear();

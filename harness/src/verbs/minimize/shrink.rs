@@ -41,6 +41,17 @@ pub(super) fn brisk(mut plan: Plan, sought: &Name, hasty: bool, longest_ms: u64)
     plan
 }
 
+/// So many times the episodes that show a finding by chance once are a trial, at most [`CHANCES`]: one in
+/// twenty trials shows nothing then.
+const SURE: u64 = 3;
+
+/// Threads, and then all else.
+fn levels(parts: &[Part]) -> Levels<Part> {
+    let (threads, others) =
+        (parts.iter().cloned()).partition(|part| matches!(part, Part::Actor(_)));
+    Levels::new([threads, others])
+}
+
 /// Episodes that leave out ever more.
 pub(super) struct Shrink<'a> {
     whole: &'a Plan,
@@ -48,14 +59,12 @@ pub(super) struct Shrink<'a> {
     /// As [`super::Minimizer::hasty`].
     hasty: bool,
     parts: Vec<Part>,
-    /// Threads, and then all else.
     levels: Levels<Part>,
-    /// How many trials in a row of a candidate must show it: what shows it by chance would be kept,
-    /// and the order that makes it certain lost.
+    /// How many trials in a row of a candidate must show it, each of several episodes where the whole
+    /// shows it by chance: what shows it by chance would be kept, and the order that makes it certain lost.
     tries: u64,
-    /// Episodes of a trial, unless one shows it before; unknown as long as the whole is tried. One, if
-    /// each of the whole's shows it.
-    each: Option<u64>,
+    /// Of so many episodes of the whole one shows it; unknown as long as it is tried.
+    rarity: Option<u64>,
     /// Trials of this candidate that showed it, or episodes of the whole.
     shown: u64,
     /// Episodes of the trial under way, or of the whole.
@@ -71,16 +80,14 @@ pub(super) struct Shrink<'a> {
 impl<'a> Shrink<'a> {
     pub(super) fn new(whole: &'a Plan, sought: &'a Name, tries: u64, hasty: bool) -> Self {
         let parts = whole.parts(sought.hangs());
-        let (threads, others) =
-            (parts.iter().cloned()).partition(|part| matches!(part, Part::Actor(_)));
         Self {
             whole,
             sought,
             hasty,
-            levels: Levels::new([threads, others]),
+            levels: levels(&parts),
             parts,
             tries,
-            each: None,
+            rarity: None,
             shown: 0,
             under_way: 0,
             tried: 0,
@@ -89,23 +96,33 @@ impl<'a> Shrink<'a> {
         }
     }
 
-    pub(super) fn whole_shows(&self) -> bool {
-        self.each.is_some()
+    /// Of so many episodes of the whole one shows it; nothing if none does.
+    pub(super) fn rarity(&self) -> Option<u64> {
+        self.rarity
+    }
+
+    fn whole_shows(&self) -> bool {
+        self.rarity.is_some()
     }
 
     /// An episode of the whole.
     fn told_of_whole(&mut self) {
-        let each = match self.shown {
-            shown if shown >= self.tries && shown == self.under_way => 1,
-            shown if shown >= self.tries => CHANCES,
-            1.. if self.under_way >= WHOLE_TRIES => CHANCES,
-            _ => return,
-        };
-        self.each = Some(each);
+        let enough = self.shown >= self.tries;
+        if !enough && (self.shown == 0 || self.under_way < WHOLE_TRIES) {
+            return;
+        }
+        let rarity = self.under_way.div_ceil(self.shown);
+        if rarity > 1 {
+            // Without an order it may still show by chance, less often: that takes more tries to tell.
+            let is_order = |part: &Part| matches!(part, Part::Edge(_) | Part::Order(_));
+            self.parts.retain(|part| !is_order(part));
+            self.levels = levels(&self.parts);
+        }
+        self.rarity = Some(rarity);
         self.begin();
     }
 
-    /// An episode of the candidate, and whether it showed the finding.
+    /// An episode of the candidate, of so many in a trial, and whether it showed the finding.
     fn told_of_candidate(&mut self, shown: bool, each: u64) {
         // Who waits in vain does so each time, and each time costs a guest.
         let in_vain = self.hung && !self.sought.hangs();
@@ -191,9 +208,10 @@ impl Episodes for Shrink<'_> {
         self.tried += 1;
         self.under_way += 1;
         self.shown += u64::from(shown);
-        match self.each {
+        match self.rarity {
             None => self.told_of_whole(),
-            Some(each) => self.told_of_candidate(shown, each),
+            Some(1) => self.told_of_candidate(shown, 1),
+            Some(rarity) => self.told_of_candidate(shown, CHANCES.min(SURE * rarity)),
         }
     }
 
@@ -266,19 +284,23 @@ mod tests {
         assert!(minimal.episode.after.is_empty());
     }
 
-    /// What shows it in every third episode only is tried that much longer.
+    /// What shows it in every third episode only is tried that much longer, and its orders are left.
     #[test]
     fn what_shows_by_chance_is_minimized_too() {
         let (whole, sought) = (whole(), sought());
         let mut shrink = Shrink::new(&whole, &sought, 2, false);
         let shows = |plan: &Plan, number: u64| unloads(plan) && number.is_multiple_of(3);
         ask(&mut shrink, 5_000, shows);
+        assert_eq!(shrink.rarity(), Some(3));
         let minimal = shrink.minimal();
-        assert_eq!(minimal.episode.actors.len(), 1, "{minimal:?}");
-        assert_eq!(minimal.episode.actors[0].steps.len(), 1);
+        let steps: Vec<_> = steps(&minimal).collect();
+        assert!(
+            matches!(steps[..], [Step::WaitSignal { .. }, Step::Unload { .. }]),
+            "{steps:?}"
+        );
     }
 
-    /// What shows by chance is tried sixteen times, and once where it leaves a thread that hangs.
+    /// What shows twice in three episodes is tried six times, and once where it leaves a thread that hangs.
     #[test]
     fn a_candidate_that_hangs_is_tried_once() {
         let (whole, sought) = (whole(), sought());
@@ -312,7 +334,7 @@ mod tests {
             let first = tell(None);
             1 + (0..).take_while(|_| tell(None) == first).count() as u64
         };
-        assert_eq!(episodes_of_the_first(&Record::default()), CHANCES);
+        assert_eq!(episodes_of_the_first(&Record::default()), 2 * SURE);
         assert_eq!(episodes_of_the_first(&hung), 1);
     }
 
@@ -321,6 +343,6 @@ mod tests {
         let (whole, sought) = (whole(), sought());
         let mut shrink = Shrink::new(&whole, &sought, 2, false);
         let number = ask(&mut shrink, 500, |_, _| false);
-        assert_eq!((number, shrink.whole_shows()), (WHOLE_TRIES, false));
+        assert_eq!((number, shrink.rarity()), (WHOLE_TRIES, None));
     }
 }

@@ -196,6 +196,17 @@ impl Minimizer<'_> {
     /// The edges that a plan needs, each with the rate without it; the others go. The finding shows in one of
     /// so many episodes.
     fn edges(&self, plan: &mut Plan, rarity: u64, kept_in: &Path) -> Result<Vec<Edge>, Error> {
+        let soon = SOON * rarity;
+        let is_needless = |shown: &Rate| shown.hits >= ENOUGH && shown.attempts <= soon;
+        let all = plan.edges();
+        let none = plan.without(&all.iter().cloned().collect());
+        if all.len() > 1
+            && self.sought.may_come_of(&none)
+            && is_needless(&self.without(&none, soon, &kept_in.join("without-edges"))?)
+        {
+            *plan = none;
+            return Ok(Vec::new());
+        }
         let mut tried = 0;
         let mut edges = Vec::new();
         while let Some((part, says)) = (plan.edges().into_iter())
@@ -207,10 +218,8 @@ impl Minimizer<'_> {
             if self.sought.may_come_of(&less) {
                 tried += 1;
                 let dir = kept_in.join(format!("without-edge-{tried}"));
-                let brisk = self.brisk(&less, PROOF_PATIENCE_MS);
-                let trials = self.case.trials(&brisk, self.proof, ENOUGH);
-                let shown = self.attempts(trials, &dir)?.rate;
-                if shown.hits >= ENOUGH && shown.attempts <= SOON * rarity {
+                let shown = self.without(&less, self.proof, &dir)?;
+                if is_needless(&shown) {
                     *plan = less;
                     // What was seen of those before was seen with it.
                     edges.clear();
@@ -221,6 +230,13 @@ impl Minimizer<'_> {
             edges.push(Edge { says, without });
         }
         Ok(edges)
+    }
+
+    /// How often a plan without an order shows it.
+    fn without(&self, less: &Plan, times: u64, dir: &Path) -> Result<Rate, Error> {
+        let brisk = self.brisk(less, PROOF_PATIENCE_MS);
+        let trials = self.case.trials(&brisk, times, ENOUGH);
+        Ok(self.attempts(trials, dir)?.rate)
     }
 
     /// How often a plan shows it.

@@ -86,7 +86,7 @@ impl Plan {
     }
 
     /// The thread that a gate holds, as far as that is known.
-    fn held_at(&self, tag: &str) -> Option<usize> {
+    pub(super) fn held_at(&self, tag: &str) -> Option<usize> {
         match self.function_gate(tag).map(|gate| &gate.who) {
             Some(Who::Actor(name)) => self.actor_named(name),
             Some(Who::Worker | Who::Anybody) => None,

@@ -29,8 +29,8 @@ pub enum Part {
 }
 
 impl Plan {
-    /// All that may be left out, the coarse before the fine. A close goes with its open. Where
-    /// `hangs`, somebody waits for what never comes: what it waits for is not left out.
+    /// All that may be left out but the orders, the coarse before the fine. A close goes with its open.
+    /// Where `hangs`, somebody waits for what never comes: what it waits for is not left out.
     pub fn parts(&self, hangs: bool) -> Vec<Part> {
         let mut parts = Vec::new();
         for (actor, it) in self.episode.actors.iter().enumerate() {
@@ -46,7 +46,8 @@ impl Plan {
         };
         parts.extend(self.steps().map(|(part, _)| part).filter(may_go));
         parts.extend((0..self.reactions.len()).map(Part::Edge));
-        parts.extend(self.ordered_edges());
+        let orders = self.edges();
+        parts.retain(|part| !orders.contains(part));
         parts
     }
 
@@ -149,12 +150,13 @@ impl Plan {
             !gone.contains(&Part::Step(actor, index))
                 && !matches!(step, Step::WaitSignal { name, .. } if !raised.contains(name.as_str()))
         };
-        // A thread without a step is none.
+        // A thread that does nothing, or but waits, is none.
         let actor_kept = |actor: usize| {
             let steps = self.episode.actors[actor].steps.iter().enumerate();
             !gone.contains(&Part::Actor(actor))
                 && steps
                     .into_iter()
+                    .filter(|(_, step)| !matches!(step, Step::WaitSignal { .. }))
                     .any(|(index, step)| step_kept(actor, index, step))
         };
         let moved = |place: Place| -> Option<Place> {
@@ -293,11 +295,30 @@ impl Plan {
         gone.extend(self.without_descriptor(&gone));
         // An edge from what is gone goes, and with it the waits that it alone would end.
         for (number, reaction) in self.reactions.iter().enumerate() {
-            if self.settles(reaction).is_some_and(|it| gone.contains(&it)) {
+            let comes = match &reaction.when {
+                When::Held(tag) => self.may_reach(tag, &gone),
+                _ => self.settles(reaction).is_none_or(|it| !gone.contains(&it)),
+            };
+            if !comes {
                 gone.insert(Part::Edge(number));
             }
         }
         gone
+    }
+
+    /// Whether a gate may hold somebody without these parts.
+    fn may_reach(&self, tag: &str, gone: &BTreeSet<Part>) -> bool {
+        let Some(actor) = self.held_at(tag) else {
+            return true;
+        };
+        let at_device = self.function_gate(tag).is_none();
+        let asks = |step: &Step| match step {
+            Step::Open { .. } | Step::Close { .. } => !at_device,
+            Step::WaitSignal { .. } => false,
+            _ => true,
+        };
+        let mut steps = self.episode.actors[actor].steps.iter().enumerate();
+        steps.any(|(step, it)| asks(it) && !gone.contains(&Part::Step(actor, step)))
     }
 
     /// Steps whose descriptor nobody opens any more.

@@ -288,7 +288,7 @@ pub struct MinimizeArgs {
     /// What is run again, and how.
     #[command(flatten)]
     pub case: CaseArgs,
-    /// How often in a row it must show without a part before the part is left out.
+    /// How often in a row what is left must show it.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub tries: u64,
     /// How often the minimal episode runs without each of its edges, to show that the edge is

@@ -20,7 +20,7 @@ pub(super) const PATIENCE_MS: u64 = 1_500;
 const CALL_MS: u64 = 3_000;
 /// By then a candidate hangs whose finding is a deadline's: gates let go after 2 s. The minimal episode
 /// is tried by its own deadlines.
-const HANG_MS: u64 = 4_000;
+const HANG_MS: u64 = 3_000;
 
 /// The plan with threads that wait for each other at most so long, and with short deadlines. `hasty`, what
 /// is sought hangs, and has [`HANG_MS`].
@@ -60,11 +60,16 @@ pub(super) struct Shrink<'a> {
     hasty: bool,
     parts: Vec<Part>,
     levels: Levels<Part>,
-    /// How many trials in a row of a candidate must show it, each of several episodes where the whole
-    /// shows it by chance: what shows it by chance would be kept, and the order that makes it certain lost.
+    /// As [`MinimizeArgs::tries`](crate::cli::MinimizeArgs::tries).
     tries: u64,
     /// Of so many episodes of the whole one shows it; unknown as long as it is tried.
     rarity: Option<u64>,
+    /// What was kept before each candidate that showed it, with that candidate the next.
+    before: Vec<Levels<Part>>,
+    /// So often in a row what is left showed it.
+    sure: u64,
+    /// What is left is what was kept before a candidate that showed it by chance, as it seems.
+    doubted: bool,
     /// Trials of this candidate that showed it, or episodes of the whole.
     shown: u64,
     /// Episodes of the trial under way, or of the whole.
@@ -88,6 +93,9 @@ impl<'a> Shrink<'a> {
             parts,
             tries,
             rarity: None,
+            before: Vec::new(),
+            sure: 0,
+            doubted: false,
             shown: 0,
             under_way: 0,
             tried: 0,
@@ -116,8 +124,13 @@ impl<'a> Shrink<'a> {
         self.begin();
     }
 
-    /// An episode of the candidate, of so many in a trial, and whether it showed the finding.
-    fn told_of_candidate(&mut self, shown: bool, each: u64) {
+    /// An episode of the candidate, and whether it showed the finding. What each of the whole's episodes
+    /// shows, one of the candidate's is enough for; what is left tells whether that was chance.
+    fn told_of_candidate(&mut self, shown: bool, rarity: u64) {
+        let (each, enough) = match rarity {
+            1 => (1, 1),
+            _ => (CHANCES.min(SURE * rarity), self.tries),
+        };
         // Who waits in vain does so each time, and each time costs a guest.
         let in_vain = self.hung && !self.sought.hangs();
         if !shown && self.under_way < each && !in_vain {
@@ -128,13 +141,43 @@ impl<'a> Shrink<'a> {
             let waits = |kept: Vec<_>| self.whole.waits_in_vain(&self.gone(&kept));
             self.vain |= self.levels.candidate().is_some_and(waits);
             self.levels.tell(false);
-        } else if self.shown >= self.tries {
+        } else if self.shown >= enough {
+            self.before.push(self.levels.clone());
+            self.sure = 0;
             self.levels.tell(true);
             self.drop_idle();
         } else {
             return;
         }
         self.begin();
+    }
+
+    /// An episode of what is left. Where it doesn't show the finding, a candidate had shown it by chance: what
+    /// was kept before the last of them is tried in its turn.
+    fn told_of_rest(&mut self, shown: bool) {
+        self.sure = if shown { self.sure + 1 } else { 0 };
+        if shown && self.sure >= self.tries && self.doubted {
+            self.doubted = false;
+            self.levels.tell(false);
+            self.begin();
+        } else if !shown {
+            self.doubted = true;
+            match self.before.pop() {
+                Some(levels) => self.levels = levels,
+                // It is chance with the whole, too.
+                None => {
+                    self.levels = levels(&self.parts);
+                    self.rarity = Some(2);
+                    self.begin();
+                }
+            }
+        }
+    }
+
+    /// Whether what is left is tried.
+    fn rests(&self) -> bool {
+        let ended = || self.levels.candidate().is_none() && !self.before.is_empty();
+        self.rarity == Some(1) && (self.doubted || ended() && self.sure < self.tries)
     }
 
     /// Goes on to the next candidate, past those that can't show it.
@@ -184,8 +227,8 @@ impl Episodes for Shrink<'_> {
     fn next(&mut self, number: u64) -> Plan {
         self.hung = false;
         let candidate = match self.whole_shows() {
-            false => None,
-            true => self.levels.candidate(),
+            true if !self.rests() => self.levels.candidate(),
+            _ => None,
         };
         let kept = candidate.unwrap_or_else(|| self.levels.kept());
         let plan = self.with(&kept).numbered(number);
@@ -204,14 +247,14 @@ impl Episodes for Shrink<'_> {
         self.shown += u64::from(shown);
         match self.rarity {
             None => self.told_of_whole(),
-            Some(1) => self.told_of_candidate(shown, 1),
-            Some(rarity) => self.told_of_candidate(shown, CHANCES.min(SURE * rarity)),
+            Some(_) if self.rests() => self.told_of_rest(shown),
+            Some(rarity) => self.told_of_candidate(shown, rarity),
         }
     }
 
     fn done(&self) -> bool {
         match self.whole_shows() {
-            true => self.levels.candidate().is_none(),
+            true => self.levels.candidate().is_none() && !self.rests(),
             false => self.under_way >= WHOLE_TRIES,
         }
     }
@@ -298,6 +341,20 @@ mod tests {
         let minimal = shrink.minimal();
         let steps: Vec<_> = steps(&minimal).collect();
         assert!(matches!(steps[..], [Step::Unload { .. }]), "{steps:?}");
+    }
+
+    /// What shows without a part by chance, in every other episode, is taken back.
+    #[test]
+    fn what_shows_by_chance_only_is_not_left() {
+        let (whole, sought) = (whole(), sought());
+        let mut shrink = Shrink::new(&whole, &sought, 2, false);
+        let certain = |plan: &Plan| {
+            unloads(plan) && steps(plan).any(|step| matches!(step, Step::WaitSignal { .. }))
+        };
+        ask(&mut shrink, 500, |plan, number| {
+            certain(plan) || unloads(plan) && number.is_multiple_of(2)
+        });
+        assert!(certain(&shrink.minimal()), "{:?}", shrink.minimal());
     }
 
     /// What shows twice in three episodes is tried six times, and once where it leaves a thread that hangs.

@@ -1,6 +1,5 @@
 //! `knobrig minimize`: the least that still shows a finding, each edge of it shown to be needed.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,9 +7,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 mod order;
+mod proof;
 mod shrink;
 
+use self::proof::Proof;
 use self::shrink::{PATIENCE_MS, Shrink, WHOLE_TRIES};
+use super::episodes::Episodes;
 use super::repro::{Attempts, CHANCES, Case, chances};
 use super::run::{say, say_json};
 use super::trials::Trials;
@@ -28,14 +30,6 @@ use crate::report::story;
 
 /// Version of the result's JSON.
 const VERSION: u32 = 1;
-/// So many of [`MinimizeArgs::proof`] that show the finding without an edge are enough.
-const ENOUGH: u64 = 4;
-/// If they come within so many tries (times as many where it shows by chance), the edge isn't needed: it goes. One without which it shows now and
-/// then makes it certain, and stays.
-const SOON: u64 = 8;
-/// The longest that a thread waits for another without an edge: who waits in vain then, does so in each
-/// of many tries.
-const PROOF_PATIENCE_MS: u64 = 500;
 
 #[derive(Debug, Serialize)]
 struct Minimal<'a> {
@@ -175,7 +169,15 @@ impl Minimizer<'_> {
         {
             plan = apart;
         }
-        let edges = self.edges(&mut plan, rarity, &kept_in)?;
+        let mut proof = Proof::new(plan, self.sought, self.hasty, rarity, self.proof);
+        if !proof.done() {
+            let dir = RunDir::create(&kept_in.join("without-edges"))?;
+            let campaign = self.case.campaign(dir, self.command)?;
+            campaign.nothing_else().verdict(&mut proof)?;
+        }
+        let Proof {
+            mut plan, edges, ..
+        } = proof;
         let mut shown = self.rate_by_its_deadlines(&plan, &kept_in.join("minimal"))?;
         // Where no order is left for it to show, threads may be together again.
         if edges.is_empty() && story::apart(&plan).is_some() {
@@ -192,52 +194,6 @@ impl Minimizer<'_> {
             shown,
             tried: shrink.tried,
         }))
-    }
-
-    /// The edges that a plan needs, each with the rate without it; the others go. The finding shows in one of
-    /// so many episodes.
-    fn edges(&self, plan: &mut Plan, rarity: u64, kept_in: &Path) -> Result<Vec<Edge>, Error> {
-        let soon = SOON * rarity;
-        let is_needless = |shown: &Rate| shown.hits >= ENOUGH && shown.attempts <= soon;
-        let all = plan.edges();
-        let none = plan.without(&all.iter().cloned().collect());
-        if all.len() > 1
-            && self.sought.may_come_of(&none)
-            && is_needless(&self.without(&none, soon, &kept_in.join("without-edges"))?)
-        {
-            *plan = none;
-            return Ok(Vec::new());
-        }
-        let mut tried = 0;
-        let mut edges = Vec::new();
-        while let Some((part, says)) = (plan.edges().into_iter())
-            .filter_map(|part| story::edge(plan, &part).map(|says| (part, says)))
-            .nth(edges.len())
-        {
-            let less = plan.without(&BTreeSet::from([part]));
-            let mut without = None;
-            if self.sought.may_come_of(&less) {
-                tried += 1;
-                let dir = kept_in.join(format!("without-edge-{tried}"));
-                let shown = self.without(&less, self.proof, &dir)?;
-                if is_needless(&shown) {
-                    *plan = less;
-                    // What was seen of those before was seen with it.
-                    edges.clear();
-                    continue;
-                }
-                without = Some(shown);
-            }
-            edges.push(Edge { says, without });
-        }
-        Ok(edges)
-    }
-
-    /// How often a plan without an order shows it.
-    fn without(&self, less: &Plan, times: u64, dir: &Path) -> Result<Rate, Error> {
-        let brisk = self.brisk(less, PROOF_PATIENCE_MS);
-        let trials = self.case.trials(&brisk, times, ENOUGH);
-        Ok(self.attempts(trials, dir)?.rate)
     }
 
     /// How often a plan shows it, by short deadlines.

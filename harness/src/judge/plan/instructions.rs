@@ -319,7 +319,10 @@ fn with_slot(step: &Step, to: u32) -> Step {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::judge::plan::reduce::Part;
     use crate::judge::plan::{Points, plan};
     use crate::target::Chosen;
 
@@ -357,6 +360,14 @@ mod tests {
             assert_eq!(names, [FIRST, VICTIM, KILLER]);
             assert_ne!(plan.episode.actors[1].steps, plan.episode.actors[2].steps);
             assert!(plan.delays.is_none());
+            for actor in 1..=2 {
+                let less = plan.without(&BTreeSet::from([Part::Actor(actor)]));
+                let order = less.order.expect("it had one");
+                assert!(
+                    order.edges.is_empty(),
+                    "nobody is there to be ordered: {order}"
+                );
+            }
         }
         let text = plans[0].order.as_ref().expect("an order").to_string();
         assert_eq!(

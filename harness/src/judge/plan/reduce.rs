@@ -150,15 +150,7 @@ impl Plan {
             !gone.contains(&Part::Step(actor, index))
                 && !matches!(step, Step::WaitSignal { name, .. } if !raised.contains(name.as_str()))
         };
-        // A thread that does nothing, or but waits, is none.
-        let actor_kept = |actor: usize| {
-            let steps = self.episode.actors[actor].steps.iter().enumerate();
-            !gone.contains(&Part::Actor(actor))
-                && steps
-                    .into_iter()
-                    .filter(|(_, step)| !matches!(step, Step::WaitSignal { .. }))
-                    .any(|(index, step)| step_kept(actor, index, step))
-        };
+        let actor_kept = |actor: usize| self.acts(actor, &gone);
         let moved = |place: Place| -> Option<Place> {
             match place {
                 Place::Before(step) => Some(Place::Before(step)),
@@ -303,7 +295,25 @@ impl Plan {
                 gone.insert(Part::Edge(number));
             }
         }
+        // Nor is who isn't there ordered.
+        for (number, edge) in self.order.iter().flat_map(|it| &it.edges).enumerate() {
+            let is_there = |name: &str| {
+                self.actor_named(name)
+                    .is_some_and(|it| self.acts(it, &gone))
+            };
+            if !is_there(&edge.before.actor) || !is_there(&edge.after.actor) {
+                gone.insert(Part::Order(number));
+            }
+        }
         gone
+    }
+
+    /// Whether a thread is one without these parts: it does more than wait.
+    fn acts(&self, actor: usize, gone: &BTreeSet<Part>) -> bool {
+        let mut steps = self.episode.actors[actor].steps.iter().enumerate();
+        let acts = |step: &Step| !matches!(step, Step::WaitSignal { .. });
+        !gone.contains(&Part::Actor(actor))
+            && steps.any(|(step, it)| acts(it) && !gone.contains(&Part::Step(actor, step)))
     }
 
     /// Whether a gate may hold somebody without these parts.

@@ -145,6 +145,58 @@ impl Reporter for Live {
     }
 }
 
+/// How far something is that has no goal in time or episodes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HowFar {
+    /// In words.
+    pub says: String,
+    /// The part of the whole that is done, where the whole is known.
+    pub share: Option<f64>,
+}
+
+/// Shows how far something is, and how long the rest will take by what has been done so far.
+pub struct Status {
+    bar: Option<ProgressBar>,
+    begun: Instant,
+    said: Instant,
+}
+
+impl Status {
+    /// Shows nothing until it is told how far it is.
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            bar: None,
+            begun: now,
+            said: now,
+        }
+    }
+
+    /// It has come so far.
+    pub fn update(&mut self, far: &HowFar) {
+        let left = (far.share).filter(|share| *share > 0.0 && *share < 1.0);
+        let left = left.map(|share| self.begun.elapsed().mul_f64((1.0 - share) / share));
+        let left = left.map_or(String::new(), |left| {
+            format!(", about {} left", human_time(left))
+        });
+        let line = format!("{}{left}", far.says);
+        if std::io::stderr().is_terminal() {
+            self.bar.get_or_insert_with(spinner).set_message(line);
+        } else if self.said.elapsed() >= PLAIN_EVERY {
+            self.said = Instant::now();
+            eprintln!("{line}");
+        }
+    }
+}
+
+impl Drop for Status {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// How far an exploration is, and how long the rest will take by what has been done so far.
 fn explored_line(counts: &Counts, first: u64, elapsed: Duration, findings: usize) -> String {
     let left = counts.schedules - counts.done.min(counts.schedules);
@@ -205,6 +257,12 @@ impl SetUp {
         self.state
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -23,7 +23,7 @@ use crate::judge::summary::{FindingLine, Summary};
 use crate::report::dir::{self, KernelInfo, Manifest, RunDir};
 use crate::report::events::{self, Event, Reporter};
 use crate::report::picture::links::{Links, SourceUrl};
-use crate::report::progress::{Goal, Live};
+use crate::report::progress::{Goal, Live, Status};
 use crate::symbols::{Files, ModuleSymbols, Symbolizer};
 use crate::target::Chosen;
 
@@ -96,6 +96,7 @@ pub(super) struct Campaign<'a> {
     records: BTreeMap<u64, Record>,
     dir: RunDir,
     live: Option<Live>,
+    status: Option<Status>,
     next_episode: u64,
     deadline: Option<Instant>,
     /// While a guest runs episodes.
@@ -166,6 +167,7 @@ impl<'a> Campaign<'a> {
             records: BTreeMap::new(),
             dir,
             live: settings.live.then(|| Live::new(settings.goal)),
+            status: None,
             next_episode: 1,
             deadline: None,
             turn_began: None,
@@ -180,6 +182,14 @@ impl<'a> Campaign<'a> {
     pub(super) fn seeking(self, sought: Name) -> Self {
         Self {
             sought: Some(sought),
+            ..self
+        }
+    }
+
+    /// Shows how far its episodes are.
+    pub(super) fn telling(self) -> Self {
+        Self {
+            status: Some(Status::new()),
             ..self
         }
     }
@@ -242,6 +252,7 @@ impl<'a> Campaign<'a> {
     pub(super) fn drive(&mut self, episodes: &mut dyn Episodes) -> Result<Summary, Error> {
         let listens = RunListens::new();
         let runtime = runtime()?;
+        self.tell_how_far(episodes);
         let result = runtime.block_on(async {
             tokio::select! {
                 result = self.guests(episodes) => result,
@@ -282,6 +293,7 @@ impl<'a> Campaign<'a> {
     /// Tells whoever chooses the episodes what came of one, and the others how far he is.
     fn told(&mut self, episodes: &mut dyn Episodes, shown: Option<&str>) -> Result<(), Error> {
         episodes.told(shown);
+        self.tell_how_far(episodes);
         for event in episodes.events() {
             self.tell(&event)?;
         }
@@ -297,6 +309,12 @@ impl<'a> Campaign<'a> {
         };
         episodes.keep(&summary, self.next_episode - 1)?;
         Ok(())
+    }
+
+    fn tell_how_far(&mut self, episodes: &dyn Episodes) {
+        if let Some((status, far)) = self.status.as_mut().zip(episodes.how_far()) {
+            status.update(&far);
+        }
     }
 
     fn finding_lines(&self) -> Vec<FindingLine> {

@@ -8,6 +8,7 @@ use crate::judge::plan::{Plan, Program, Spot};
 use crate::judge::record::Record;
 use crate::judge::summary::{Explored, Summary};
 use crate::report::events::Event;
+use crate::report::progress::HowFar;
 use crate::target::Chosen;
 
 /// Where a campaign's episodes come from, one after the other.
@@ -42,6 +43,10 @@ pub(super) trait Episodes {
     /// What is to be told beside what came of the last one.
     fn events(&mut self) -> Vec<Event> {
         Vec::new()
+    }
+    /// How far it is, for whoever waits for it.
+    fn how_far(&self) -> Option<HowFar> {
+        None
     }
     /// How far it is, and what the summary says of that.
     fn explored(&self) -> Option<Explored> {

@@ -156,7 +156,7 @@ impl Case {
         })
     }
 
-    /// A campaign of guests as the finding's, that ends when its episodes do.
+    /// A campaign of guests as the finding's, that ends when its episodes do, and shows how far they are.
     pub(super) fn campaign(&self, dir: RunDir, command: &[String]) -> Result<Campaign<'_>, Error> {
         let setting = &self.replay.reproducer.setting;
         let settings = Settings {
@@ -166,7 +166,7 @@ impl Case {
             ..Settings::inner(setting.seed, Goal::Episodes(u64::MAX), command)
         };
         let campaign = Campaign::new(Instant::now(), &self.target, &self.prepared, settings, dir)?;
-        Ok(campaign.seeking(self.sought()))
+        Ok(campaign.seeking(self.sought()).telling())
     }
 
     /// What its finding is known by.

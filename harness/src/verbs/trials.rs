@@ -3,6 +3,7 @@
 use super::episodes::Episodes;
 use crate::judge::plan::Plan;
 use crate::judge::statistics::Rate;
+use crate::report::progress::HowFar;
 
 /// The same episode again and again: how often does it show one failure?
 #[derive(Clone, Debug)]
@@ -69,6 +70,15 @@ impl Episodes for Trials<'_> {
             self.under_way = 0;
         }
         self.shown += u64::from(shown);
+    }
+
+    fn how_far(&self) -> Option<HowFar> {
+        let says = format!(
+            "{} of {} tried, {} showed it",
+            self.tried, self.times, self.shown
+        );
+        let share = Some(self.tried as f64 / self.times.max(1) as f64);
+        Some(HowFar { says, share })
     }
 
     fn done(&self) -> bool {

@@ -6,6 +6,7 @@ use crate::judge::finding::Evidence;
 use crate::judge::plan::Plan;
 use crate::judge::plan::instructions::Race;
 use crate::report::dir::RunDir;
+use crate::report::progress::HowFar;
 use crate::symbols::ModuleSymbols;
 
 use super::super::episodes::Episodes;
@@ -76,6 +77,17 @@ impl Episodes for Search<'_> {
             self.at += 1;
             self.shown = 0;
         }
+    }
+
+    fn how_far(&self) -> Option<HowFar> {
+        let (order, orders) = (self.at + 1, self.plans.len());
+        Some(HowFar {
+            says: format!(
+                "order {order} of {orders} has shown it {} times",
+                self.shown
+            ),
+            share: None,
+        })
     }
 
     fn done(&self) -> bool {

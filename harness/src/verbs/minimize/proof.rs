@@ -8,6 +8,7 @@ use super::shrink::brisk;
 use crate::judge::finding::Name;
 use crate::judge::plan::Plan;
 use crate::judge::statistics::Rate;
+use crate::report::progress::HowFar;
 use crate::report::story;
 
 /// Without an order that many episodes that show the finding are enough.
@@ -121,6 +122,18 @@ impl Episodes for Proof<'_> {
             _ => {}
         }
         self.go_on();
+    }
+
+    fn how_far(&self) -> Option<HowFar> {
+        let less = self.less.as_ref()?;
+        let what = less.without.as_deref();
+        let says = format!(
+            "without the order that {}: {} tried, {} showed it",
+            what.unwrap_or("there is"),
+            self.tried,
+            self.shown
+        );
+        Some(HowFar { says, share: None })
     }
 
     fn done(&self) -> bool {

@@ -9,6 +9,8 @@ use super::super::repro::CHANCES;
 use crate::judge::finding::Name;
 use crate::judge::plan::Plan;
 use crate::judge::plan::reduce::Part;
+use crate::report::format::plural;
+use crate::report::progress::HowFar;
 use crate::schedule::minimize::Levels;
 
 /// So often the whole episode is tried before it counts as one that doesn't show the finding.
@@ -250,6 +252,16 @@ impl Episodes for Shrink<'_> {
             Some(_) if self.rests() => self.told_of_rest(shown),
             Some(rarity) => self.told_of_candidate(shown, rarity),
         }
+    }
+
+    fn how_far(&self) -> Option<HowFar> {
+        let says = format!(
+            "{} of {} parts left after {}",
+            self.levels.kept().len(),
+            self.parts.len(),
+            plural(self.tried as usize, "episode")
+        );
+        Some(HowFar { says, share: None })
     }
 
     fn done(&self) -> bool {

@@ -126,13 +126,12 @@ impl Episodes for Proof<'_> {
 
     fn how_far(&self) -> Option<HowFar> {
         let less = self.less.as_ref()?;
-        let what = less.without.as_deref();
-        let says = format!(
-            "without the order that {}: {} tried, {} showed it",
-            what.unwrap_or("there is"),
-            self.tried,
-            self.shown
-        );
+        let what = match &less.without {
+            None => "any order".to_owned(),
+            Some(says) => format!("this: {says}"),
+        };
+        let (tried, shown) = (self.tried, self.shown);
+        let says = format!("{shown} of {tried} showed it without {what}");
         Some(HowFar { says, share: None })
     }
 

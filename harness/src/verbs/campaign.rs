@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use knobrig_proto::{Outcome, Step};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::turn::{Turn, TurnEnd};
@@ -97,6 +98,8 @@ pub(super) struct Campaign<'a> {
     dir: RunDir,
     live: Option<Live>,
     status: Option<Status>,
+    /// The next guest, that boots while this one hangs.
+    spare: Option<JoinHandle<Result<Guest, BootFailure>>>,
     next_episode: u64,
     deadline: Option<Instant>,
     /// While a guest runs episodes.
@@ -168,6 +171,7 @@ impl<'a> Campaign<'a> {
             dir,
             live: settings.live.then(|| Live::new(settings.goal)),
             status: None,
+            spare: None,
             next_episode: 1,
             deadline: None,
             turn_began: None,
@@ -254,13 +258,16 @@ impl<'a> Campaign<'a> {
         let runtime = runtime()?;
         self.tell_how_far(episodes);
         let result = runtime.block_on(async {
-            tokio::select! {
+            let result = tokio::select! {
                 result = self.guests(episodes) => result,
                 () = listens.interrupted() => {
                     self.summary.interrupted = true;
                     Ok(())
                 }
-            }
+            };
+            // Goes with its guest, if that is up; else with the runtime.
+            self.spare = None;
+            result
         });
         // Kills what the cancelled future has left, before the summary says that all is gone.
         drop(runtime);
@@ -390,7 +397,7 @@ impl<'a> Campaign<'a> {
         let number = self.summary.guests;
         self.tell(&Event::GuestBooting { guest: number })?;
         let booted = Instant::now();
-        let mut guest = match Guest::boot(&self.recipe).await {
+        let mut guest = match self.boot().await {
             Ok(guest) => guest,
             Err(BootFailure::Unfit(report)) => {
                 self.summary.unfit_boots += 1;
@@ -440,6 +447,23 @@ impl<'a> Campaign<'a> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    async fn boot(&mut self) -> Result<Guest, BootFailure> {
+        let Some(spare) = self.spare.take() else {
+            return Guest::boot(&self.recipe).await;
+        };
+        let failed = |error| {
+            let why = format!("the task that boots a guest failed: {error}");
+            BootFailure::Lost(Loss::Rig(Error::Rig(why)))
+        };
+        spare.await.map_err(failed)?
+    }
+
+    /// Has the next guest boot beside the one whose turn it is, which is spent, as it seems.
+    fn boot_spare(&mut self) {
+        let recipe = self.recipe.clone();
+        (self.spare).get_or_insert_with(|| tokio::spawn(async move { Guest::boot(&recipe).await }));
     }
 
     /// A guest that is gone: silence and a reset without a word are findings about the driver

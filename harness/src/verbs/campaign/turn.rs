@@ -1,6 +1,7 @@
 //! One guest's turn: set-up, a look around in the first one, and episodes until the goal or a
 //! failure. Of two nested results the inner error tells how the guest was lost.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use dk_control::Event as Witnessed;
@@ -23,6 +24,9 @@ use crate::verbs::rehearsal::{self, Rehearsal};
 
 /// The longest that modules which were left may take to unload; then the guest is spent.
 const CLEAR: Duration = Duration::from_secs(3);
+/// An episode that lasts so long hangs, as it seems: where a failure is to be shown again, the next guest
+/// boots meanwhile.
+const HANGS: Duration = Duration::from_secs(1);
 /// Plans kept so that a late report finds the episode that it came of.
 const PLANS_KEPT: usize = 64;
 
@@ -186,7 +190,18 @@ impl Campaign<'_> {
             true => Duration::ZERO,
             false => episode::AFTERMATH,
         };
-        let ended = episode::run(turn.guest, &plan, aftermath).await;
+        let ended = {
+            let mut run = pin!(episode::run(turn.guest, &plan, aftermath));
+            match timeout(HANGS, run.as_mut()).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    if self.sought.is_some() {
+                        self.boot_spare();
+                    }
+                    run.await
+                }
+            }
+        };
         if let Some(acting) = turn.guest.acting {
             let after = acting.saturating_duration_since(turn.first);
             self.summary

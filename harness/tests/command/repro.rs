@@ -45,6 +45,33 @@ fn a_finding_shows_again_and_a_correct_driver_shows_nothing() {
     assert_eq!(correct["rate"]["attempts"], 5, "{correct}");
     assert_eq!(correct["others"], Value::Array(Vec::new()), "{correct}");
 
+    let (code, minimal) = verb(&place, "minimize", "minimal", &["--proof", "8"]);
+    assert_eq!(code, Some(10), "{minimal}");
+    assert!(minimal["rate"]["hits"] != 0, "{minimal}");
+    let edges = minimal["edges"].as_array().expect("edges");
+    assert!(matches!(edges.len(), 1..=3), "{minimal}");
+    for edge in edges {
+        let without = &edge["without"];
+        assert!(without["hits"].as_u64() < without["attempts"].as_u64());
+    }
+    let minimal = place.out().with_extension("minimal");
+    assert!(minimal.join("reproducer.json").is_file());
+
+    place.assert_nothing_left();
+}
+
+/// While one guest hangs the next one boots: it goes with the replay that did not need it.
+#[test]
+fn a_hang_shows_again_and_leaves_no_guest() {
+    let place = Place::new();
+    let mut run = place.run(&["--mutant", "self-remove", "--fail-fast", "--quiet"]);
+    let output = run
+        .args(["--shapes", "gated", "--seed", "1", "--episodes", "40"])
+        .output()
+        .expect("knobrig runs");
+    assert_eq!(output.status.code(), Some(10), "{output:?}");
+    let (code, again) = verb(&place, "repro", "again", &[]);
+    assert_eq!(code, Some(10), "{again}");
     place.assert_nothing_left();
 }
 

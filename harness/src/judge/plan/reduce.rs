@@ -1,8 +1,8 @@
 //! A plan with parts left out: what a minimizer tries.
 //!
 //! Leaving something out never leaves a dangling end: with an open goes what uses its descriptor,
-//! with a step its checks, nobody waits for a signal that nothing raises, and a gate that nothing
-//! releases any more lets go as soon as it holds, so that the order which it enforced is free. Nor
+//! with a step its checks, nobody waits for a signal that nothing raises, a gate goes with whom it holds, and
+//! one that nothing releases any more lets go as soon as it holds, so that the order which it enforced is free. Nor
 //! does it make a correct driver look broken: a check goes with what it stands on.
 
 use std::collections::BTreeSet;
@@ -228,6 +228,15 @@ impl Plan {
                 }
             }
         }
+        plan.gates.retain(|gate| self.may_reach(&gate.tag, &gone));
+        for reaction in &mut plan.reactions {
+            reaction.then.retain(|then| match then {
+                Then::Release(tag) | Then::Free(tag) => {
+                    self.function_gate(tag).is_some() || self.may_reach(tag, &gone)
+                }
+                _ => true,
+            });
+        }
         for gate in &plan.gates {
             if was_released(&gate.tag) && !released.contains(&gate.tag) {
                 plan.reactions.push(Reaction {
@@ -285,13 +294,18 @@ impl Plan {
             _ => false,
         }));
         gone.extend(self.without_descriptor(&gone));
-        // An edge from what is gone goes, and with it the waits that it alone would end.
+        // An edge from what is gone goes, and with it the waits that it alone would end; and one that but
+        // lets go what is not held any more.
         for (number, reaction) in self.reactions.iter().enumerate() {
             let comes = match &reaction.when {
                 When::Held(tag) => self.may_reach(tag, &gone),
                 _ => self.settles(reaction).is_none_or(|it| !gone.contains(&it)),
             };
-            if !comes {
+            let frees_nobody = |then: &Then| match then {
+                Then::Release(tag) | Then::Free(tag) => !self.may_reach(tag, &gone),
+                _ => false,
+            };
+            if !comes || reaction.then.iter().all(frees_nobody) {
                 gone.insert(Part::Edge(number));
             }
         }
@@ -509,6 +523,13 @@ mod tests {
                 for step in less.episode.actors.iter().flat_map(|actor| &actor.steps) {
                     if let Step::WaitSignal { name, .. } = step {
                         prop_assert!(then.contains(&&Then::Raise(name.clone())));
+                    }
+                }
+                for then in then {
+                    if let Then::Release(tag) | Then::Free(tag) = then {
+                        let gates = less.gates.iter().map(|gate| &gate.tag);
+                        let functions = less.episode.gates.iter().map(|gate| &gate.tag);
+                        prop_assert!(gates.chain(functions).any(|it| it == tag));
                     }
                 }
                 for reaction in &less.reactions {

@@ -12,7 +12,7 @@ use crate::report::progress::HowFar;
 use crate::report::story;
 
 /// Without an order that many episodes that show the finding are enough.
-const ENOUGH: u64 = 3;
+const ENOUGH: u64 = 4;
 /// If they come within so many (times as many where it shows by chance), the order isn't needed: it goes.
 /// One without which the finding shows now and then makes it certain, and stays.
 const SOON: u64 = 5;
@@ -186,7 +186,7 @@ mod tests {
         }
     }
 
-    /// In every fourth episode is not soon, and says enough.
+    /// One in four episodes is not soon, and says enough.
     #[test]
     fn one_without_which_it_shows_by_chance_stays() {
         let (_, edges, _) = prove(|_, number| number.is_multiple_of(4));

@@ -55,7 +55,7 @@ pub(crate) fn report(
         let usual = std::mem::take(&mut verdict.title);
         let what = usual.split(" in ").next().unwrap_or(&usual);
         let module = (gone.module.as_ref()).map_or(String::new(), |module| format!(" {module}"));
-        verdict.title = format!("{what} in unloaded module{module}");
+        verdict.title = format!("{what} in {}{module}", crate::key::UNLOADED);
         if verdict.guilty.is_some() {
             verdict.alt_titles.push(usual);
         } else {

@@ -17,6 +17,9 @@ const FREED: &str = "use-after-free of ";
 const FREED_IN: &str = ", freed in ";
 const FREED_BY: &str = " by ";
 const TOUCHED_BY: &str = ", touched by ";
+const GONE: &str = " is gone: ";
+/// Begins what titles call code that is gone.
+pub(crate) const UNLOADED: &str = "unloaded module";
 
 /// Generic words for a kind of damage; whoever has one is known by it, so that a read and a write,
 /// or KASAN and a page fault, in one function are one bug.
@@ -89,7 +92,7 @@ impl Known<'_> {
         // An int3 has been passed when it traps.
         let called = matches!(offset, "0" | "1");
         let how = if called { "a call of" } else { "a thread in" };
-        Some(format!("{module} is gone: {how} {function}"))
+        Some(format!("{module}{GONE}{how} {function}"))
     }
 
     /// An op of a driver that finds no object where it expects one: which pointer that was, the
@@ -145,15 +148,21 @@ impl Known<'_> {
 
 /// Whether the report of a key may be of the bug of another key, and only tells less of it: whoever
 /// touches an object while it is being freed gets a report without the place where that is, or with
-/// half its stack. `titled` is the title of the other.
+/// half its stack; and who outlives object and module meets that the one is gone, or the other, by which
+/// goes first. `titled` is the title of the other.
 pub fn tells_less(key: &str, than: &str, titled: &str) -> bool {
     let Some(whole) = Freed::read(than) else {
         return false;
     };
+    let at = titled.rsplit_once(" in ").map(|(_, at)| at);
+    if let Some((_, who)) = key.split_once(GONE) {
+        let function = who.split_once(" in ").or(who.split_once(" of "));
+        return at.is_some_and(|at| {
+            at.starts_with(UNLOADED) || function.is_some_and(|(_, function)| at == function)
+        });
+    }
     match key.strip_prefix(BAD_ACCESS) {
-        Some(function) => titled
-            .rsplit_once(" in ")
-            .is_some_and(|(_, it)| it == function),
+        Some(function) => at == Some(function),
         None => Freed::read(key).is_some_and(|half| {
             let known = Freed {
                 killer: half.killer,
@@ -251,6 +260,22 @@ mod tests {
         assert!(tells_less("bad-access in m::store", WHOLE, TITLE));
         let half = "use-after-free of an object, freed in m::teardown, touched by an op";
         assert!(tells_less(half, WHOLE, TITLE));
+    }
+
+    #[test]
+    fn who_outlives_object_and_module_may_meet_either() {
+        let tick = "KASAN: slab-use-after-free Read in <m::A as B>::tick";
+        let gone = "m is gone: a thread in <m::A as B>::tick";
+        assert!(tells_less(gone, WHOLE, tick));
+        assert!(tells_less(
+            "m is gone: a call of <m::A as B>::tick",
+            WHOLE,
+            tick
+        ));
+        let unloaded = "KASAN: slab-use-after-free Read in unloaded module";
+        assert!(tells_less(gone, WHOLE, unloaded));
+        assert!(!tells_less(gone, WHOLE, TITLE));
+        assert!(!tells_less(gone, gone, unloaded));
     }
 
     #[test]

@@ -30,7 +30,7 @@ const VERSION: u32 = 1;
 
 /// Episodes of one try, unless one shows the finding before: whatever loops in an episode beside what
 /// is placed meets its failure by chance.
-pub(super) const CHANCES: u64 = 16;
+pub(super) const CHANCES: u64 = 64;
 
 /// What a try is, in words.
 pub(super) fn chances() -> String {

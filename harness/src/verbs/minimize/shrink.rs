@@ -7,8 +7,8 @@ use knobrig_proto::Step;
 use super::super::episodes::{Episodes, Went};
 use super::super::repro::CHANCES;
 use crate::judge::finding::Name;
-use crate::judge::plan::Plan;
 use crate::judge::plan::reduce::Part;
+use crate::judge::plan::{Plan, Shape};
 use crate::report::format::plural;
 use crate::report::progress::HowFar;
 use crate::schedule::minimize::Levels;
@@ -25,7 +25,7 @@ const CALL_MS: u64 = 3_000;
 const HANG_MS: u64 = 3_000;
 
 /// The plan with threads that wait for each other at most so long, and with short deadlines. `hasty`, what
-/// is sought hangs, and has [`HANG_MS`].
+/// is sought hangs, and has [`HANG_MS`]. A scan for leaks has all its time.
 pub(super) fn brisk(mut plan: Plan, sought: &Name, hasty: bool, longest_ms: u64) -> Plan {
     let episode = &mut plan.episode;
     for step in episode.actors.iter_mut().flat_map(|it| &mut it.steps) {
@@ -37,7 +37,7 @@ pub(super) fn brisk(mut plan: Plan, sought: &Name, hasty: bool, longest_ms: u64)
     if hasty {
         episode.deadline_ms = HANG_MS.min(episode.deadline_ms);
         episode.call_deadline_ms = own_ms.map(|ms| HANG_MS.min(ms));
-    } else if !sought.hangs() {
+    } else if !sought.hangs() && plan.shape != Shape::Leaks {
         episode.call_deadline_ms = Some(own_ms.map_or(CALL_MS, |ms| CALL_MS.min(ms)));
     }
     plan
@@ -278,7 +278,7 @@ mod tests {
 
     use super::*;
     use crate::judge::oracle::Collisions;
-    use crate::judge::plan::{Points, Shape, plan};
+    use crate::judge::plan::{Points, plan};
     use crate::judge::record::Record;
     use crate::target::Chosen;
 

@@ -175,7 +175,7 @@ impl Status {
     /// It has come so far.
     pub fn update(&mut self, far: &HowFar) {
         let left = (far.share).filter(|share| *share > 0.0 && *share < 1.0);
-        let left = left.map(|share| self.begun.elapsed().mul_f64((1.0 - share) / share));
+        let left = left.map(|share| time_left(self.begun.elapsed(), share));
         let left = left.map_or(String::new(), |left| {
             format!(", about {} left", human_time(left))
         });
@@ -302,7 +302,7 @@ impl knobrig_images::Progress for SetUp {
         let elapsed = state.begun.elapsed();
         // The fraction done tells more than the first estimate once there is some of it.
         let left = if fraction > 0.05 {
-            Some(elapsed.mul_f64((1.0 - fraction.min(1.0)) / fraction))
+            Some(time_left(elapsed, fraction))
         } else {
             // One that has proved too short tells nothing.
             state
@@ -337,6 +337,11 @@ impl knobrig_images::Progress for SetUp {
     fn say(&self, line: &str) {
         self.state().say(line);
     }
+}
+
+/// How long the rest takes by what has been done so far, which is this share of the whole.
+fn time_left(elapsed: Duration, share: f64) -> Duration {
+    elapsed.mul_f64((1.0 - share.min(1.0)) / share)
 }
 
 /// `8 s`, `3 min 20 s`.

@@ -11,7 +11,8 @@ mod proof;
 mod shrink;
 
 use self::proof::Proof;
-use self::shrink::{PATIENCE_MS, Shrink, WHOLE_TRIES};
+use self::shrink::{PATIENCE_MS, Shrink, WHOLE_TRIES, brisk};
+use super::campaign::Campaign;
 use super::episodes::Episodes;
 use super::repro::{Attempts, CHANCES, Case, chances};
 use super::run::{say, say_json};
@@ -158,8 +159,7 @@ impl Minimizer<'_> {
     fn least(&self, dir: RunDir) -> Result<Option<Least>, Error> {
         let kept_in = dir.path().to_owned();
         let mut shrink = Shrink::new(&self.case.plan, self.sought, self.tries, self.hasty);
-        let campaign = self.case.campaign(dir, self.command)?;
-        campaign.nothing_else().verdict(&mut shrink)?;
+        self.campaign(dir)?.verdict(&mut shrink)?;
         let Some(rarity) = shrink.rarity() else {
             return Ok(None);
         };
@@ -172,8 +172,7 @@ impl Minimizer<'_> {
         let mut proof = Proof::new(plan, self.sought, self.hasty, rarity, self.proof);
         if !proof.done() {
             let dir = RunDir::create(&kept_in.join("without-edges"))?;
-            let campaign = self.case.campaign(dir, self.command)?;
-            campaign.nothing_else().verdict(&mut proof)?;
+            self.campaign(dir)?.verdict(&mut proof)?;
         }
         let Proof {
             mut plan, edges, ..
@@ -198,7 +197,7 @@ impl Minimizer<'_> {
 
     /// How often a plan shows it, by short deadlines.
     fn rate(&self, plan: &Plan, dir: &Path) -> Result<Attempts, Error> {
-        let plan = self.brisk(plan, PATIENCE_MS);
+        let plan = brisk(plan.clone(), self.sought, self.hasty, PATIENCE_MS);
         let trials = self.case.trials(&plan, self.tries, u64::MAX);
         self.attempts(trials.of_episodes(CHANCES), dir)
     }
@@ -212,12 +211,12 @@ impl Minimizer<'_> {
     }
 
     fn attempts(&self, trials: Trials<'_>, dir: &Path) -> Result<Attempts, Error> {
-        let campaign = self.case.campaign(RunDir::create(dir)?, self.command)?;
-        self.case.attempts(campaign.nothing_else(), trials)
+        let campaign = self.campaign(RunDir::create(dir)?)?;
+        self.case.attempts(campaign, trials)
     }
 
-    fn brisk(&self, plan: &Plan, longest_ms: u64) -> Plan {
-        shrink::brisk(plan.clone(), self.sought, self.hasty, longest_ms)
+    fn campaign(&self, dir: RunDir) -> Result<Campaign<'_>, Error> {
+        Ok((self.case.campaign(dir, self.command)?).nothing_else())
     }
 }
 

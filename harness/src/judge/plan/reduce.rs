@@ -230,12 +230,7 @@ impl Plan {
         }
         plan.gates.retain(|gate| self.may_reach(&gate.tag, &gone));
         for reaction in &mut plan.reactions {
-            reaction.then.retain(|then| match then {
-                Then::Release(tag) | Then::Free(tag) => {
-                    self.function_gate(tag).is_some() || self.may_reach(tag, &gone)
-                }
-                _ => true,
-            });
+            (reaction.then).retain(|then| !self.frees_nobody(then, &gone));
         }
         for gate in &plan.gates {
             if was_released(&gate.tag) && !released.contains(&gate.tag) {
@@ -301,11 +296,8 @@ impl Plan {
                 When::Held(tag) => self.may_reach(tag, &gone),
                 _ => self.settles(reaction).is_none_or(|it| !gone.contains(&it)),
             };
-            let frees_nobody = |then: &Then| match then {
-                Then::Release(tag) | Then::Free(tag) => !self.may_reach(tag, &gone),
-                _ => false,
-            };
-            if !comes || reaction.then.iter().all(frees_nobody) {
+            let idle = |then| self.frees_nobody(then, &gone);
+            if !comes || reaction.then.iter().all(idle) {
                 gone.insert(Part::Edge(number));
             }
         }
@@ -324,25 +316,33 @@ impl Plan {
 
     /// Whether a thread is one without these parts: it does more than wait.
     fn acts(&self, actor: usize, gone: &BTreeSet<Part>) -> bool {
-        let mut steps = self.episode.actors[actor].steps.iter().enumerate();
         let acts = |step: &Step| !matches!(step, Step::WaitSignal { .. });
-        !gone.contains(&Part::Actor(actor))
-            && steps.any(|(step, it)| acts(it) && !gone.contains(&Part::Step(actor, step)))
+        self.keeps(actor, gone, acts)
+    }
+
+    /// Whether a thread has such a step that is not gone; with a thread its steps are.
+    fn keeps(&self, actor: usize, gone: &BTreeSet<Part>, such: impl Fn(&Step) -> bool) -> bool {
+        let mut steps = self.episode.actors[actor].steps.iter().enumerate();
+        steps.any(|(step, it)| such(it) && !gone.contains(&Part::Step(actor, step)))
     }
 
     /// Whether a gate may hold somebody without these parts.
     fn may_reach(&self, tag: &str, gone: &BTreeSet<Part>) -> bool {
-        let Some(actor) = self.held_at(tag) else {
-            return true;
-        };
         let at_device = self.function_gate(tag).is_none();
         let asks = |step: &Step| match step {
             Step::Open { .. } | Step::Close { .. } => !at_device,
             Step::WaitSignal { .. } => false,
             _ => true,
         };
-        let mut steps = self.episode.actors[actor].steps.iter().enumerate();
-        steps.any(|(step, it)| asks(it) && !gone.contains(&Part::Step(actor, step)))
+        (self.held_at(tag)).is_none_or(|actor| self.keeps(actor, gone, asks))
+    }
+
+    /// Whether it lets go what holds nobody without these parts.
+    fn frees_nobody(&self, then: &Then, gone: &BTreeSet<Part>) -> bool {
+        match then {
+            Then::Release(tag) | Then::Free(tag) => !self.may_reach(tag, gone),
+            _ => false,
+        }
     }
 
     /// Steps whose descriptor nobody opens any more.

@@ -156,8 +156,8 @@ pub struct RunArgs {
     /// Stop at the first finding.
     #[arg(long)]
     pub fail_fast: bool,
-    /// Only episodes of these shapes: gated, placed, stress, birth, counts, unbind, elsewhere,
-    /// late, probe-fails, delays, loops [default: a mix of all].
+    /// Only episodes of these shapes: gated, placed, stress, birth, reload, counts, unbind,
+    /// elsewhere, late, probe-fails, delays, loops [default: a mix of all].
     #[arg(long, value_delimiter = ',', value_parser = shape)]
     pub shapes: Vec<Shape>,
     /// No progress, only the summary.

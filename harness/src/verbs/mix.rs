@@ -78,10 +78,17 @@ impl Episodes for Mix<'_> {
         let bandit =
             (self.bandit).get_or_insert_with(|| Bandit::new(seed, &mix(target, vcpus, shapes)));
         let usual = shapes.is_empty();
-        let chosen = match usual && self.sees_leaks && looks_for_leaks(number) {
-            // As it was decided before the first episode: nothing is learnt of it.
-            true => Some((Shape::Leaks, 1.0)),
-            false => bandit.choose(number),
+        // As it was decided before: nothing is learnt of it.
+        let decided = if usual && self.sees_leaks && looks_for_leaks(number) {
+            Some(Shape::Leaks)
+        } else {
+            // What a survey has just found is tried at once.
+            let programs = Program::all(target);
+            (programs.iter().any(|it| self.points.fresh(it))).then_some(Shape::Placed)
+        };
+        let chosen = match decided {
+            Some(shape) => Some((shape, 1.0)),
+            None => bandit.choose(number),
         };
         self.chosen = chosen.map(|(shape, chance)| (shape, chance, 0.0));
         self.number = number;

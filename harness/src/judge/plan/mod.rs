@@ -40,6 +40,7 @@ mod premises;
 mod probe_fails;
 pub mod race;
 pub mod reduce;
+mod reload;
 mod stress;
 mod unbind;
 
@@ -47,6 +48,8 @@ mod unbind;
 pub const ENOENT: i64 = -2;
 /// What `rmmod` gets at any count above zero (`EWOULDBLOCK`).
 pub const EWOULDBLOCK: i64 = -11;
+/// What a load gives whose module is there.
+pub const EEXIST: i64 = -17;
 /// What an open gives whose file somebody has for himself.
 pub const EBUSY: i64 = -16;
 /// What an op gives whose driver is gone.
@@ -64,6 +67,8 @@ pub enum Shape {
     Stress,
     /// As stress, with the ops running while the driver comes up.
     Birth,
+    /// The driver goes as soon as it has come, a few times, while others open, use and close.
+    Reload,
     /// One thread: each open and close counted, the teardown refused while pinned.
     Counts,
     /// The device's binding ends under an open descriptor; no count refuses that.
@@ -97,8 +102,8 @@ pub enum Shape {
 impl Shape {
     /// Nothing in it orders the ops and the teardown: run again, it meets the same only by chance.
     pub fn by_chance(self) -> bool {
-        use Shape::{Birth, Delays, Loops, Naive, Stress};
-        matches!(self, Stress | Birth | Loops | Delays | Naive)
+        use Shape::{Birth, Delays, Loops, Naive, Reload, Stress};
+        matches!(self, Stress | Birth | Reload | Loops | Delays | Naive)
     }
 }
 
@@ -375,6 +380,7 @@ pub fn plan(target: &Chosen, points: &Points, seed: u64, number: u64, shapes: &[
         Shape::Gated => builder.gated(&mut rng),
         Shape::Stress => builder.stress(&mut rng, false),
         Shape::Birth => builder.stress(&mut rng, true),
+        Shape::Reload => builder.reload(&mut rng),
         Shape::Counts => builder.counts(),
         Shape::Unbind => builder.unbind(&mut rng),
         Shape::Elsewhere => builder.elsewhere(),
@@ -403,6 +409,7 @@ pub const MIX: &[(Shape, u32)] = &[
     (Shape::Placed, 20),
     (Shape::Stress, 10),
     (Shape::Birth, 6),
+    (Shape::Reload, 2),
     (Shape::Counts, 5),
     (Shape::Unbind, 6),
     (Shape::Elsewhere, 3),
@@ -507,6 +514,7 @@ pub fn lacks(target: &Chosen, shape: Shape) -> Option<&'static str> {
         Shape::Loops => (about.loops.is_some(), "[loops]"),
         Shape::Stress
         | Shape::Birth
+        | Shape::Reload
         | Shape::Survey
         | Shape::Ordered
         | Shape::Leaks
@@ -671,6 +679,7 @@ mod tests {
                 Shape::Gated,
                 Shape::Stress,
                 Shape::Birth,
+                Shape::Reload,
                 Shape::Counts,
                 Shape::Unbind,
                 Shape::Elsewhere,

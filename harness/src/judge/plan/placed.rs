@@ -37,14 +37,16 @@ impl Builder<'_> {
             Program::Elsewhere => knobs,
             Program::Ops(_) | Program::Unbind(_) => 1,
         };
-        let program = programs.choose_weighted(rng, weight).ok();
+        let fresh = programs.iter().find(|it| points.fresh(it));
+        let program = fresh.or_else(|| programs.choose_weighted(rng, weight).ok());
         let Some(program) = program.filter(|_| !points.candidates().is_empty()) else {
             return self.stress(rng, false);
         };
         match points.of(program) {
             None => self.survey(program, points.candidates()),
             Some(spots) => {
-                if rng.random_ratio(1, PCT_ONE_IN)
+                if fresh.is_none()
+                    && rng.random_ratio(1, PCT_ONE_IN)
                     && let Some(plan) = self.pct(program, spots, points.hold_ms(), rng)
                 {
                     self.plan = plan;
@@ -261,6 +263,7 @@ mod tests {
     use super::*;
     use crate::judge::plan::plan;
     use crate::target::Chosen;
+    use knobrig_proto::Pass;
 
     #[test]
     fn a_survey_takes_for_right_what_its_knob_says() {
@@ -273,5 +276,31 @@ mod tests {
             .map(|check| check.expect)
             .collect();
         assert!(expects.contains(&Expect::OkOr(vec![ENODEV])), "{expects:?}");
+    }
+
+    #[test]
+    fn what_was_surveyed_is_tried_before_another_survey() {
+        let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
+        let pass = Pass {
+            function: "kfree".into(),
+            who: Who::Actor(USER.into()),
+            own: true,
+            occurrence: 1,
+            holdable: true,
+            ns: 1,
+        };
+        let mut points = Points::among(["kfree".to_owned()]);
+        for program in Program::all(&target) {
+            points.begin(&program);
+            assert!(!points.fresh(&program), "nothing was found yet");
+            points.surveyed(&program, std::slice::from_ref(&pass));
+            let next = plan(&target, &points, 1, 1, &[Shape::Placed]);
+            assert_eq!(
+                (next.shape, next.program),
+                (Shape::Placed, Some(program.clone()))
+            );
+            points.took(&program);
+            assert!(!points.fresh(&program));
+        }
     }
 }

@@ -3,8 +3,7 @@
 //! loops meet.
 
 use knobrig_proto::{Repeat, Step};
-use rand::Rng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::build::{Builder, LOOPS};
@@ -12,8 +11,8 @@ use super::{EEXIST, Expect, Rule};
 
 /// Loads in an episode. A small driver takes some 200 ms for one, among threads that look for its knobs.
 const ROUNDS: usize = 2;
-/// Threads that open. More of them would keep a driver that they pin from going.
-const OPENERS: u32 = 2;
+/// Threads that open.
+const OPENERS: usize = 2;
 
 impl Builder<'_> {
     pub(super) fn reload(&mut self, rng: &mut ChaCha8Rng) {
@@ -30,17 +29,16 @@ impl Builder<'_> {
             let results = Expect::OneOf(self.refusable());
             self.act_checked(teardown, unload, Rule::UnloadsAtZero, results);
         }
-        let knobs: Vec<_> = self.target.knobs().cloned().collect();
-        for index in 0..OPENERS {
-            let Some(knob) = knobs.choose(rng) else {
-                break;
-            };
-            let slot = LOOPS + index;
-            let ops = Self::ops(knob, slot);
+        // Who has a knob open that pins the module keeps the driver from going.
+        let mut knobs: Vec<_> = self.target.knobs().collect();
+        knobs.shuffle(rng);
+        knobs.sort_by_key(|knob| self.target.pins(knob));
+        for (slot, knob) in (LOOPS..).zip(knobs.into_iter().cycle().take(OPENERS)) {
+            let name = format!("{}-{}", knob.name, slot - LOOPS);
             // No pause where the knob is missing: the moment at which it comes is what it is for.
-            let actor = self.actor(&format!("{}-{index}", knob.name), false, None);
+            let actor = self.actor(&name, false, None);
             self.act(actor, Self::open(knob, slot, false));
-            if let Some(op) = ops.choose(rng).filter(|_| rng.random_ratio(3, 4)) {
+            if let Some(op) = Self::ops(knob, slot).choose(rng) {
                 self.act(actor, op.clone());
             }
             self.act(actor, Step::Close { slot });

@@ -10,7 +10,7 @@ use super::build::{Builder, LOOPS};
 use super::{EEXIST, Expect, Rule};
 
 /// Loads in an episode. A small driver takes some 200 ms for one, among threads that look for its knobs.
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 3;
 /// Threads that open.
 const OPENERS: usize = 2;
 

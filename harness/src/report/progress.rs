@@ -22,12 +22,66 @@ pub enum Goal {
     Episodes(u64),
 }
 
+/// One line for what is under way: with a spinner on a terminal, otherwise a plain line now and then.
+struct Line {
+    bar: Option<ProgressBar>,
+    said: Instant,
+}
+
+impl Line {
+    /// Shows nothing until it is told something.
+    fn new() -> Self {
+        Self {
+            bar: None,
+            said: Instant::now(),
+        }
+    }
+
+    /// A line that stays.
+    fn say(&mut self, text: &str) {
+        self.said = Instant::now();
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// What begins: a plain line at once.
+    fn begins(&mut self, text: String) {
+        match std::io::stderr().is_terminal() {
+            true => self.now(text),
+            false => self.say(&text),
+        }
+    }
+
+    /// What is under way.
+    fn now(&mut self, text: String) {
+        if std::io::stderr().is_terminal() {
+            self.bar.get_or_insert_with(spinner).set_message(text);
+        } else if self.said.elapsed() >= PLAIN_EVERY {
+            self.say(&text);
+        }
+    }
+
+    /// Nothing is under way.
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 /// Shows a run.
 pub struct Live {
-    bar: Option<ProgressBar>,
+    line: Line,
     goal: Goal,
     started: Option<Instant>,
-    said: Instant,
     guest: u64,
     episodes: u64,
     findings: usize,
@@ -38,12 +92,10 @@ pub struct Live {
 impl Live {
     /// A display for a run with that goal.
     pub fn new(goal: Goal) -> Self {
-        let bar = std::io::stderr().is_terminal().then(spinner);
         Self {
-            bar,
+            line: Line::new(),
             goal,
             started: None,
-            said: Instant::now(),
             guest: 0,
             episodes: 0,
             findings: 0,
@@ -51,7 +103,7 @@ impl Live {
         }
     }
 
-    fn line(&self) -> String {
+    fn how_far(&self) -> String {
         let elapsed = self.started.map_or(Duration::ZERO, |at| at.elapsed());
         let rate = self.episodes as f64 / elapsed.as_secs_f64().max(0.001);
         if let Some((counts, first)) = &self.explored {
@@ -72,11 +124,7 @@ impl Live {
     }
 
     fn say(&mut self, text: &str) {
-        self.said = Instant::now();
-        match &self.bar {
-            Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
-        }
+        self.line.say(text);
     }
 }
 
@@ -87,9 +135,8 @@ impl Reporter for Live {
             Event::GuestBooting { guest } => {
                 self.guest = *guest;
                 self.started.get_or_insert_with(Instant::now);
-                if let Some(bar) = &self.bar {
-                    bar.set_message(format!("guest {guest} boots; {}", self.line()));
-                }
+                let boots = format!("guest {guest} boots; {}", self.how_far());
+                self.line.now(boots);
             }
             Event::GuestUp {
                 guest,
@@ -118,11 +165,7 @@ impl Reporter for Live {
             Event::Ungated { why, .. } => self.say(&format!("no gates in functions: {why}")),
             Event::EpisodeEnded { .. } => {
                 self.episodes += 1;
-                match &self.bar {
-                    Some(bar) => bar.set_message(self.line()),
-                    None if self.said.elapsed() >= PLAIN_EVERY => self.say(&self.line()),
-                    None => {}
-                }
+                self.line.now(self.how_far());
             }
             Event::Found {
                 number,
@@ -135,11 +178,7 @@ impl Reporter for Live {
                     self.say(&format!("finding {number}: {title}"));
                 }
             }
-            Event::RunEnded { .. } => {
-                if let Some(bar) = &self.bar {
-                    bar.finish_and_clear();
-                }
-            }
+            Event::RunEnded { .. } => self.line.clear(),
         }
         Ok(())
     }
@@ -156,19 +195,16 @@ pub struct HowFar {
 
 /// Shows how far something is, and how long the rest will take by what has been done so far.
 pub struct Status {
-    bar: Option<ProgressBar>,
+    line: Line,
     begun: Instant,
-    said: Instant,
 }
 
 impl Status {
     /// Shows nothing until it is told how far it is.
     pub fn new() -> Self {
-        let now = Instant::now();
         Self {
-            bar: None,
-            begun: now,
-            said: now,
+            line: Line::new(),
+            begun: Instant::now(),
         }
     }
 
@@ -179,21 +215,7 @@ impl Status {
         let left = left.map_or(String::new(), |left| {
             format!(", about {} left", human_time(left))
         });
-        let line = format!("{}{left}", far.says);
-        if std::io::stderr().is_terminal() {
-            self.bar.get_or_insert_with(spinner).set_message(line);
-        } else if self.said.elapsed() >= PLAIN_EVERY {
-            self.said = Instant::now();
-            eprintln!("{line}");
-        }
-    }
-}
-
-impl Drop for Status {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.line.now(format!("{}{left}", far.says));
     }
 }
 
@@ -203,10 +225,10 @@ fn explored_line(counts: &Counts, first: u64, elapsed: Duration, findings: usize
     let done = counts.done.saturating_sub(first);
     let estimate = match done {
         0 => String::new(),
-        done => format!(
-            ", about {} left",
-            human_time(elapsed.mul_f64(left as f64 / done as f64))
-        ),
+        done => {
+            let share = done as f64 / (done + left) as f64;
+            format!(", about {} left", human_time(time_left(elapsed, share)))
+        }
     };
     format!(
         "explored {} of {}, {} can't be, {findings} findings{estimate}",
@@ -230,23 +252,20 @@ pub struct SetUp {
 }
 
 struct SetUpState {
-    bar: Option<ProgressBar>,
+    line: Line,
     step: String,
     begun: Instant,
     estimate: Option<Duration>,
-    said: Instant,
 }
 
 impl SetUp {
     /// Shows nothing until something takes time.
     pub fn new() -> Self {
-        let now = Instant::now();
         let state = SetUpState {
-            bar: None,
+            line: Line::new(),
             step: String::new(),
-            begun: now,
+            begun: Instant::now(),
             estimate: None,
-            said: now,
         };
         Self {
             state: Mutex::new(state),
@@ -272,16 +291,6 @@ impl Default for SetUp {
     }
 }
 
-impl SetUpState {
-    fn say(&mut self, line: &str) {
-        self.said = Instant::now();
-        match &self.bar {
-            Some(bar) => bar.println(line),
-            None => eprintln!("{line}"),
-        }
-    }
-}
-
 impl knobrig_images::Progress for SetUp {
     fn begin(&self, step: &str, estimate: Option<Duration>) {
         let mut state = self.state();
@@ -289,12 +298,8 @@ impl knobrig_images::Progress for SetUp {
         state.begun = Instant::now();
         state.estimate = estimate;
         let about = estimate.map(|time| format!(" (about {})", human_time(time)));
-        if std::io::stderr().is_terminal() {
-            let bar = state.bar.get_or_insert_with(spinner);
-            bar.set_message(format!("{step}{}", about.unwrap_or_default()));
-        } else {
-            state.say(&format!("{step}{}", about.unwrap_or_default()));
-        }
+        let begins = format!("{step}{}", about.unwrap_or_default());
+        state.line.begins(begins);
     }
 
     fn update(&self, fraction: f64, detail: &str) {
@@ -315,27 +320,21 @@ impl knobrig_images::Progress for SetUp {
             state.step,
             fraction.min(1.0) * 100.0
         );
-        match &state.bar {
-            Some(bar) => bar.set_message(line),
-            None if state.said.elapsed() >= PLAIN_EVERY => state.say(&line),
-            None => {}
-        }
+        state.line.now(line);
     }
 
     fn end(&self) {
         let mut state = self.state();
         let elapsed = state.begun.elapsed();
-        if let Some(bar) = state.bar.take() {
-            bar.finish_and_clear();
-        }
+        state.line.clear();
         if elapsed >= Duration::from_secs(2) {
             let line = format!("{}: done in {}", state.step, human_time(elapsed));
-            state.say(&line);
+            state.line.say(&line);
         }
     }
 
     fn say(&self, line: &str) {
-        self.state().say(line);
+        self.state().line.say(line);
     }
 }
 

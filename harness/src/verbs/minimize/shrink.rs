@@ -54,6 +54,19 @@ fn levels(parts: &[Part]) -> Levels<Part> {
     Levels::new([threads, others])
 }
 
+/// What the next episode is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trying {
+    /// The whole one, for how rarely it shows the finding.
+    Whole,
+    /// What is left without a candidate.
+    Candidate,
+    /// What is left; or, `doubted`, what was kept before a candidate that had shown it by chance.
+    Rest { doubted: bool },
+    /// None: all is known.
+    Nothing,
+}
+
 /// Episodes that leave out ever more.
 pub(super) struct Shrink<'a> {
     whole: &'a Plan,
@@ -66,16 +79,15 @@ pub(super) struct Shrink<'a> {
     tries: u64,
     /// Of so many episodes of the whole one shows it; unknown as long as it is tried.
     rarity: Option<u64>,
+    trying: Trying,
+    /// Of what is tried: trials that showed it, or in a row, of what is left.
+    shown: u64,
+    /// Of what is tried: episodes of the trial under way.
+    under_way: u64,
     /// What was kept before each candidate that showed it, with that candidate the next.
     before: Vec<Levels<Part>>,
-    /// So often in a row what is left showed it.
-    sure: u64,
-    /// What is left is what was kept before a candidate that showed it by chance, as it seems.
-    doubted: bool,
-    /// Trials of this candidate that showed it, or episodes of the whole.
-    shown: u64,
-    /// Episodes of the trial under way, or of the whole.
-    under_way: u64,
+    /// What is left showed it as often in a row as is asked for.
+    proven: bool,
     /// Episodes so far.
     pub(super) tried: u64,
     /// Threads of the last episode hang.
@@ -95,11 +107,11 @@ impl<'a> Shrink<'a> {
             parts,
             tries,
             rarity: None,
-            before: Vec::new(),
-            sure: 0,
-            doubted: false,
+            trying: Trying::Whole,
             shown: 0,
             under_way: 0,
+            before: Vec::new(),
+            proven: false,
             tried: 0,
             hung: false,
             vain: false,
@@ -111,27 +123,22 @@ impl<'a> Shrink<'a> {
         self.rarity
     }
 
-    fn whole_shows(&self) -> bool {
-        self.rarity.is_some()
-    }
-
     /// An episode of the whole.
     fn told_of_whole(&mut self) {
-        let enough = self.shown >= self.tries;
-        if !enough && (self.shown == 0 || self.under_way < WHOLE_TRIES) {
-            return;
+        if self.shown >= self.tries || self.shown > 0 && self.under_way >= WHOLE_TRIES {
+            self.rarity = Some(self.under_way.div_ceil(self.shown));
+            self.begin();
+        } else if self.under_way >= WHOLE_TRIES {
+            self.trying = Trying::Nothing;
         }
-        let rarity = self.under_way.div_ceil(self.shown);
-        self.rarity = Some(rarity);
-        self.begin();
     }
 
     /// An episode of the candidate, and whether it showed the finding. What each of the whole's episodes
     /// shows, one of the candidate's is enough for; what is left tells whether that was chance.
-    fn told_of_candidate(&mut self, shown: bool, rarity: u64) {
-        let (each, enough) = match rarity {
-            1 => (1, 1),
-            _ => (CHANCES.min(SURE * rarity), self.tries),
+    fn told_of_candidate(&mut self, shown: bool) {
+        let (each, enough) = match self.rarity {
+            None | Some(1) => (1, 1),
+            Some(rarity) => (CHANCES.min(SURE * rarity), self.tries),
         };
         // Who waits in vain does so each time, and each time costs a guest.
         let in_vain = self.hung && !self.sought.hangs();
@@ -145,7 +152,7 @@ impl<'a> Shrink<'a> {
             self.levels.tell(false);
         } else if self.shown >= enough {
             self.before.push(self.levels.clone());
-            self.sure = 0;
+            self.proven = false;
             self.levels.tell(true);
             self.drop_idle();
         } else {
@@ -156,33 +163,28 @@ impl<'a> Shrink<'a> {
 
     /// An episode of what is left. Where it doesn't show the finding, a candidate had shown it by chance: what
     /// was kept before the last of them is tried in its turn.
-    fn told_of_rest(&mut self, shown: bool) {
-        self.sure = if shown { self.sure + 1 } else { 0 };
-        if shown && self.sure >= self.tries && self.doubted {
-            self.doubted = false;
-            self.levels.tell(false);
-            self.begin();
-        } else if !shown {
-            self.doubted = true;
-            match self.before.pop() {
-                Some(levels) => self.levels = levels,
+    fn told_of_rest(&mut self, shown: bool, doubted: bool) {
+        if !shown {
+            self.shown = 0;
+            if let Some(levels) = self.before.pop() {
+                self.levels = levels;
+                self.trying = Trying::Rest { doubted: true };
+            } else {
                 // It is chance with the whole, too.
-                None => {
-                    self.levels = levels(&self.parts);
-                    self.rarity = Some(2);
-                    self.begin();
-                }
+                self.levels = levels(&self.parts);
+                self.rarity = Some(2);
+                self.begin();
             }
+        } else if self.shown >= self.tries {
+            self.proven = true;
+            if doubted {
+                self.levels.tell(false);
+            }
+            self.begin();
         }
     }
 
-    /// Whether what is left is tried.
-    fn rests(&self) -> bool {
-        let ended = || self.levels.candidate().is_none() && !self.before.is_empty();
-        self.rarity == Some(1) && (self.doubted || ended() && self.sure < self.tries)
-    }
-
-    /// Goes on to the next candidate, past those that can't show it.
+    /// Goes on to the next candidate, past those that can't show it, and in the end to what is left.
     fn begin(&mut self) {
         (self.shown, self.under_way) = (0, 0);
         while let Some(candidate) = self.levels.candidate()
@@ -190,6 +192,12 @@ impl<'a> Shrink<'a> {
         {
             self.levels.tell(false);
         }
+        let doubtful = self.rarity == Some(1) && !self.proven && !self.before.is_empty();
+        self.trying = match self.levels.candidate() {
+            Some(_) => Trying::Candidate,
+            None if doubtful => Trying::Rest { doubted: false },
+            None => Trying::Nothing,
+        };
     }
 
     /// Whether it is worth a try. A thread that waits for what is left out costs a guest.
@@ -228,9 +236,9 @@ impl<'a> Shrink<'a> {
 impl Episodes for Shrink<'_> {
     fn next(&mut self, number: u64) -> Plan {
         self.hung = false;
-        let candidate = match self.whole_shows() {
-            true if !self.rests() => self.levels.candidate(),
-            _ => None,
+        let candidate = match self.trying {
+            Trying::Candidate => self.levels.candidate(),
+            Trying::Whole | Trying::Rest { .. } | Trying::Nothing => None,
         };
         let kept = candidate.unwrap_or_else(|| self.levels.kept());
         let plan = self.with(&kept).numbered(number);
@@ -247,10 +255,11 @@ impl Episodes for Shrink<'_> {
         self.tried += 1;
         self.under_way += 1;
         self.shown += u64::from(shown);
-        match self.rarity {
-            None => self.told_of_whole(),
-            Some(_) if self.rests() => self.told_of_rest(shown),
-            Some(rarity) => self.told_of_candidate(shown, rarity),
+        match self.trying {
+            Trying::Whole => self.told_of_whole(),
+            Trying::Candidate => self.told_of_candidate(shown),
+            Trying::Rest { doubted } => self.told_of_rest(shown, doubted),
+            Trying::Nothing => {}
         }
     }
 
@@ -265,10 +274,7 @@ impl Episodes for Shrink<'_> {
     }
 
     fn done(&self) -> bool {
-        match self.whole_shows() {
-            true => self.levels.candidate().is_none() && !self.rests(),
-            false => self.under_way >= WHOLE_TRIES,
-        }
+        self.trying == Trying::Nothing
     }
 }
 

@@ -228,15 +228,26 @@ impl<'a> Builder<'a> {
 
     /// Loads every module; then each path that must go must be there now.
     pub(super) fn bring_up(&mut self) {
-        for step in self.load_steps() {
-            self.before(step, Rule::ComesUp, Expect::OneOf(vec![0]));
+        for (step, expect) in self.coming_up() {
+            self.before(step, Rule::ComesUp, expect);
         }
-        for step in self.target.target.up.clone() {
-            self.before(step, Rule::ComesUp, Expect::OkOr(vec![]));
+    }
+
+    /// In `after`: the same where all of it is gone.
+    pub(super) fn bring_up_again(&mut self) {
+        for (step, expect) in self.coming_up() {
+            self.after(step, Rule::ComesUp, expect);
         }
-        for path in self.target.target.rules.gone.clone() {
-            self.before(Step::Exists { path }, Rule::ComesUp, Expect::OneOf(vec![0]));
-        }
+    }
+
+    fn coming_up(&self) -> Vec<(Step, Expect)> {
+        let about = &self.target.target;
+        let zero = || Expect::OneOf(vec![0]);
+        let loads = self.load_steps().into_iter().map(|step| (step, zero()));
+        let up = (about.up.iter().cloned()).map(|step| (step, Expect::OkOr(vec![])));
+        let paths = about.rules.gone.iter().cloned();
+        let there = paths.map(|path| (Step::Exists { path }, zero()));
+        loads.chain(up).chain(there).collect()
     }
 
     /// In `after`: what was done beside the load is undone, as far as it still stands.

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use knobrig_proto::{Repeat, Rest, Slot, Step};
 use serde::{Deserialize, Serialize};
 
-use super::{Expect, Place, Plan, Reaction, Then, When};
+use super::{Expect, Place, Plan, Reaction, Shape, Then, When, leaks};
 
 /// Something that an episode may do without.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -41,6 +41,7 @@ impl Plan {
         }
         let may_go = |part: &Part| match self.step_of(part) {
             None | Some(Step::WaitSignal { .. } | Step::Close { .. }) => false,
+            Some(step) if self.shape == Shape::Leaks && leaks::looks(step) => false,
             // Of a loop that matters only some ops may.
             Some(_) => !hangs || !self.is_awaited(part.clone()),
         };
@@ -456,6 +457,21 @@ mod tests {
         let last = free.reactions.last().expect("one more");
         assert_eq!(last.when, When::Held(tag.clone()));
         assert_eq!(last.then, [Then::Release(tag)]);
+    }
+
+    #[test]
+    fn what_looks_for_leaks_is_no_part() {
+        let whole = plan(
+            &chosen("drained"),
+            &Points::default(),
+            1,
+            1,
+            &[Shape::Leaks],
+        );
+        let less = whole.without(&whole.parts(false).into_iter().collect());
+        let kept: Vec<_> = less.episode.after.iter().collect();
+        assert_eq!(kept.len(), 4, "{kept:?}");
+        assert!(kept.iter().all(|step| leaks::looks(step)), "{kept:?}");
     }
 
     #[test]

@@ -153,8 +153,8 @@ impl<'a> Builder<'a> {
         rule.filter(|rule| rule.knobs.contains(&knob.name) && !self.target.pins(knob))
     }
 
-    /// Every other time, another knob of the rule that can be held, too: a driver that leaves both of
-    /// them looks to who is inside one just like a driver that leaves that one.
+    /// Another knob of the rule that can be held, too, as likely each as none: a driver that leaves both
+    /// of them looks to who is inside one just like a driver that leaves that one.
     fn another_of(
         &self,
         knob: &Knob,
@@ -166,8 +166,7 @@ impl<'a> Builder<'a> {
             .filter(|(other, _)| rule.knobs.contains(&other.name) && other.name != knob.name)
             .filter(|(other, _)| !self.target.pins(other))
             .collect();
-        let chosen = others.choose(rng).copied();
-        chosen.filter(|_| rng.random())
+        others.get(rng.random_range(0..=others.len())).copied()
     }
 
     /// Once the first gate holds, another thread is held inside another knob. Gives its op's place.

@@ -411,7 +411,7 @@ pub const MIX: &[(Shape, u32)] = &[
     (Shape::Birth, 6),
     (Shape::Reload, 2),
     (Shape::Counts, 5),
-    (Shape::Unbind, 6),
+    (Shape::Unbind, 10),
     (Shape::Elsewhere, 3),
     (Shape::Late, 3),
     (Shape::ProbeFails, 2),

@@ -382,7 +382,7 @@ pub fn plan(target: &Chosen, points: &Points, seed: u64, number: u64, shapes: &[
         Shape::Birth => builder.stress(&mut rng, true),
         Shape::Reload => builder.reload(&mut rng),
         Shape::Counts => builder.counts(),
-        Shape::Unbind => builder.unbind(&mut rng),
+        Shape::Unbind => builder.unbind(&mut rng, !points.candidates().is_empty()),
         Shape::Elsewhere => builder.elsewhere(),
         Shape::Late => builder.late(&mut rng),
         Shape::ProbeFails => builder.probe_fails(),

@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::build::{Builder, SLOT};
 use super::elsewhere::GIVER;
 use super::points::{Points, Program, Turn};
+use super::unbind::UNBIND;
 use super::{ENODEV, ENOENT, Expect, Place, Rule, Shape, Then, When};
 use crate::target::Knob;
 
@@ -21,8 +22,6 @@ const PCT_ONE_IN: u32 = 4;
 const POINT_MS: u64 = 1_000;
 /// Who uses the driver.
 const USER: &str = "user";
-/// Who ends its binding.
-const UNBIND: &str = "unbind";
 /// Raised when it is the other's turn.
 const TURN: &str = "turn";
 /// As long as a driver's housekeeping may let one wait after an op.

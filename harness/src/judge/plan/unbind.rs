@@ -1,7 +1,7 @@
 //! Unbind: the device's binding ends under an open descriptor. No count refuses that.
 
 use dk_control::Point;
-use knobrig_proto::Step;
+use knobrig_proto::{End, FunctionGate, Step, Who};
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
@@ -9,7 +9,13 @@ use super::build::{Builder, GATE_DEADLINE_MS, SLOT, gateable};
 use super::{ENODEV, Expect, Rule, Then, When};
 use crate::target::{AskingOp, Chosen, Knob};
 
+/// The gate.
 const INSIDE: &str = "inside";
+/// Who ends the binding, and who polls.
+pub(super) const UNBIND: &str = "unbind";
+const POLLER: &str = "poller";
+/// Through it whoever was woken leaves what he has polled, a queue of the driver's.
+const LEAVES: &str = "poll_freewait";
 /// Raised when somebody is inside.
 const READY: &str = "ready";
 /// A poller that nobody wakes goes on after so long, and that is a finding.
@@ -42,7 +48,8 @@ fn choose<'a>(victims: Vec<Victim<'a>>, rng: &mut ChaCha8Rng) -> Option<Victim<'
 }
 
 impl Builder<'_> {
-    pub(super) fn unbind(&mut self, rng: &mut ChaCha8Rng) {
+    /// `gates`, the guest can hold threads in functions.
+    pub(super) fn unbind(&mut self, rng: &mut ChaCha8Rng, gates: bool) {
         self.bring_up();
         let Some(unbind) = self.target.target.unbind.clone() else {
             return;
@@ -63,7 +70,20 @@ impl Builder<'_> {
                 }
             }
             Victim::Poller(_) => {
-                let poller = self.open_by("poller", knob, true);
+                let poller = self.open_by(POLLER, knob, true);
+                if gates {
+                    self.plan.episode.gates.push(FunctionGate {
+                        tag: INSIDE.into(),
+                        function: LEAVES.into(),
+                        end: End::Entry,
+                        who: Who::Actor(POLLER.into()),
+                        own: false,
+                        occurrence: 1,
+                        deadline_ms: GATE_DEADLINE_MS,
+                        sleeps: false,
+                        waiter: Some(UNBIND.into()),
+                    });
+                }
                 let step = Step::Poll {
                     slot: SLOT,
                     timeout_ms: POLL_MS,
@@ -74,11 +94,15 @@ impl Builder<'_> {
                 self.react(self.settled(polls), [Then::Raise(READY.into())]);
             }
         }
-        let unbinder = self.actor("unbind", true, Some(rng));
+        let unbinder = self.actor(UNBIND, true, Some(rng));
         self.await_signal(unbinder, READY);
         let ends = self.act_checked(unbinder, unbind, Rule::Unbinds, Expect::OkOr(vec![]));
-        if matches!(victim, Victim::Held(..)) {
-            self.react(self.settled(ends), [Then::Release(INSIDE.into())]);
+        match victim {
+            Victim::Held(..) => self.react(self.settled(ends), [Then::Release(INSIDE.into())]),
+            Victim::Poller(_) if gates => {
+                self.act(unbinder, Step::ReleaseGate { tag: INSIDE.into() });
+            }
+            Victim::Poller(_) => {}
         }
 
         self.check_paths_gone();
@@ -94,5 +118,25 @@ impl Builder<'_> {
         let open = Self::open(knob, SLOT, false);
         self.act_checked(actor, open, Rule::OpSucceeds, Expect::OkOr(vec![]));
         actor
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::plan::{Plan, Points, Shape, plan};
+
+    #[test]
+    fn who_polls_is_held_on_his_way_out_where_the_guest_can_hold_him() {
+        let target = Chosen::find("mydrv", Some("drained"), None).expect("built in");
+        let polls = |points: &Points| {
+            let unbinds = |number| plan(&target, points, 1, number, &[Shape::Unbind]);
+            let is_it = |plan: &Plan| plan.episode.actors.iter().any(|it| it.name == POLLER);
+            (1..50).map(unbinds).find(is_it).expect("somebody polls")
+        };
+        let held = polls(&Points::among([])).episode.gates;
+        assert_eq!(held.len(), 1);
+        assert_eq!(held[0].function, LEAVES);
+        assert!(polls(&Points::default()).episode.gates.is_empty());
     }
 }

@@ -3,8 +3,8 @@
 //! A bandit of many arms whose payoffs change while it plays (Exp3.S: P. Auer, N. Cesa-Bianchi,
 //! Y. Freund, R. E. Schapire, "The nonstochastic multiarmed bandit problem", SIAM J. Comput. 32(1),
 //! 2002), with the usual mix in place of the uniform one: of each shape at least half of its usual
-//! share remains, since what did not pay so far may be what finds the next bug. It opens with each
-//! shape once: plain loops first, which take no preparation and meet most of what is not rare, then
+//! share remains, since what did not pay so far may be what finds the next bug. It opens with each kind
+//! of each shape once: plain loops first, which take no preparation and meet most of what is not rare, then
 //! the others, drawn by their shares: what only a rare one shows is not to wait for its turn, and
 //! what a target is mostly tried by comes soon. A shape of most of the share begins, and may come
 //! again in the opening: a target that is nearly all of one shape is not to spend its first second
@@ -59,13 +59,13 @@ struct Arm {
 pub struct Bandit {
     seed: u64,
     arms: Vec<Arm>,
-    /// The shapes that were not chosen yet.
+    /// The shapes that were not chosen yet, as often as they have kinds.
     opening: Vec<Shape>,
 }
 
 impl Bandit {
-    /// With this usual mix, of any weights.
-    pub fn new(seed: u64, usual: &[(Shape, f64)]) -> Self {
+    /// With this usual mix, of any weights, whose shapes have so many kinds.
+    pub fn new(seed: u64, usual: &[(Shape, f64)], kinds: impl Fn(Shape) -> usize) -> Self {
         let sum: f64 = usual.iter().map(|(_, weight)| weight).sum();
         let arms = usual.iter().map(|(shape, weight)| Arm {
             shape: *shape,
@@ -76,7 +76,9 @@ impl Bandit {
         Self {
             seed,
             arms: arms.collect(),
-            opening: any.map(|(shape, _)| *shape).collect(),
+            opening: any
+                .flat_map(|(shape, _)| std::iter::repeat_n(*shape, kinds(*shape).max(1)))
+                .collect(),
         }
     }
 
@@ -94,18 +96,25 @@ impl Bandit {
             return draw(self.chances(), drawn);
         }
         let most = self.arms.iter().any(|arm| arm.usual > MOST);
-        let first = FIRST.iter().find(|shape| self.opening.contains(shape));
+        let first = FIRST.into_iter().find(|shape| self.opening.contains(shape));
         if let Some(shape) = first.filter(|_| !most) {
-            self.opening.retain(|it| it != shape);
-            return Some((*shape, 1.0));
+            self.opened(shape);
+            return Some((shape, 1.0));
         }
         let left = |arm: &&Arm| arm.usual > MOST || self.opening.contains(&arm.shape);
         let sum: f64 = self.arms.iter().filter(left).map(|arm| arm.usual).sum();
         let shares = self.arms.iter().filter(left);
         let chosen = draw(shares.map(|arm| (arm.shape, arm.usual / sum)), drawn);
-        self.opening
-            .retain(|shape| chosen.is_none_or(|(chosen, _)| *shape != chosen));
+        if let Some((shape, _)) = chosen {
+            self.opened(shape);
+        }
         chosen
+    }
+
+    fn opened(&mut self, shape: Shape) {
+        if let Some(at) = self.opening.iter().position(|it| *it == shape) {
+            self.opening.remove(at);
+        }
     }
 
     /// An episode of this shape, chosen with this chance, paid so much, at most 1.
@@ -216,6 +225,10 @@ mod tests {
         (Shape::Loops, 1.0),
     ];
 
+    fn once(_: Shape) -> usize {
+        1
+    }
+
     fn chance(bandit: &Bandit, shape: Shape) -> f64 {
         let mut all = bandit.chances().filter(|(it, _)| *it == shape);
         all.next().expect("an arm").1
@@ -227,7 +240,7 @@ mod tests {
             seed: u64, payoffs in proptest::collection::vec(0.0f64..=1.0, 0..40)
         ) {
             let choices = || {
-                let mut bandit = Bandit::new(seed, &USUAL_MIX);
+                let mut bandit = Bandit::new(seed, &USUAL_MIX, once);
                 let mut chosen = Vec::new();
                 for (episode, payoff) in payoffs.iter().enumerate() {
                     let (shape, chance) = bandit.choose(episode as u64 + 1).expect("one");
@@ -243,7 +256,7 @@ mod tests {
         fn chances_are_chances_and_nothing_loses_more_than_half(
             seed: u64, payoffs in proptest::collection::vec(0.0f64..=1.0, 0..200)
         ) {
-            let mut bandit = Bandit::new(seed, &USUAL_MIX);
+            let mut bandit = Bandit::new(seed, &USUAL_MIX, once);
             for (episode, payoff) in payoffs.iter().enumerate() {
                 let (shape, chance) = bandit.choose(episode as u64 + 1).expect("one");
                 bandit.paid(shape, chance, *payoff);
@@ -258,7 +271,7 @@ mod tests {
 
     #[test]
     fn what_pays_comes_more_often_until_it_pays_no_more() {
-        let mut bandit = Bandit::new(1, &USUAL_MIX);
+        let mut bandit = Bandit::new(1, &USUAL_MIX, once);
         assert!((chance(&bandit, Shape::Birth) - 0.3).abs() < 1e-9);
         for _ in 0..30 {
             let now = chance(&bandit, Shape::Birth);
@@ -273,7 +286,7 @@ mod tests {
 
     #[test]
     fn choices_come_as_often_as_their_chances_say() {
-        let mut bandit = Bandit::new(9, &USUAL_MIX);
+        let mut bandit = Bandit::new(9, &USUAL_MIX, once);
         let chosen = (1..=10_000).filter_map(|episode| bandit.choose(episode));
         let late = chosen.filter(|(shape, _)| *shape == Shape::Late).count();
         assert!((850..1_150).contains(&late), "{late}");
@@ -282,7 +295,7 @@ mod tests {
     proptest! {
         #[test]
         fn each_shape_comes_once_before_any_comes_again(seed: u64) {
-            let mut bandit = Bandit::new(seed, &USUAL_MIX);
+            let mut bandit = Bandit::new(seed, &USUAL_MIX, once);
             let mut opening: Vec<_> = (1..=4).filter_map(|it| bandit.choose(it)).map(|it| it.0).collect();
             let mut all: Vec<_> = USUAL_MIX.iter().map(|it| it.0).collect();
             opening.sort();
@@ -292,8 +305,17 @@ mod tests {
     }
 
     #[test]
+    fn a_shape_opens_as_often_as_it_has_kinds() {
+        let kinds = |shape| if shape == Shape::Late { 3 } else { 1 };
+        let mut bandit = Bandit::new(5, &USUAL_MIX, kinds);
+        let opening = (1..=6).filter_map(|it| bandit.choose(it));
+        let late = opening.filter(|it| it.0 == Shape::Late).count();
+        assert_eq!(late, 3);
+    }
+
+    #[test]
     fn the_first_is_drawn_by_the_shares() {
-        let first = |seed| Bandit::new(seed, &USUAL_MIX).choose(1).map(|it| it.0);
+        let first = |seed| Bandit::new(seed, &USUAL_MIX, once).choose(1).map(|it| it.0);
         let gated = (0..1_000).filter(|seed| first(*seed) == Some(Shape::Gated));
         let gated = gated.count();
         assert!((450..550).contains(&gated), "{gated}");
@@ -302,7 +324,7 @@ mod tests {
     #[test]
     fn plain_loops_come_first_unless_another_has_most_of_the_share() {
         let first_two = |mix: &[(Shape, f64)]| {
-            let mut bandit = Bandit::new(3, mix);
+            let mut bandit = Bandit::new(3, mix, once);
             let chosen = (1..=2).filter_map(move |it| bandit.choose(it));
             chosen.map(|it| it.0).collect::<Vec<_>>()
         };
@@ -321,7 +343,7 @@ mod tests {
             (Shape::Late, 5.0),
         ];
         let first_three = |seed| {
-            let mut bandit = Bandit::new(seed, &mix);
+            let mut bandit = Bandit::new(seed, &mix, once);
             let chosen = (1..=3).filter_map(move |it| bandit.choose(it));
             chosen.filter(|it| it.0 == Shape::Loops).count()
         };
@@ -331,7 +353,7 @@ mod tests {
 
     #[test]
     fn what_has_no_share_never_comes() {
-        let mut bandit = Bandit::new(1, &[(Shape::Gated, 0.0), (Shape::Loops, 1.0)]);
+        let mut bandit = Bandit::new(1, &[(Shape::Gated, 0.0), (Shape::Loops, 1.0)], once);
         let chosen: Vec<_> = (1..=20).filter_map(|it| bandit.choose(it)).collect();
         assert!(chosen.iter().all(|(shape, _)| *shape == Shape::Loops));
     }

@@ -6,7 +6,7 @@ use super::episodes::{Episodes, Went};
 use super::prepare::Prepared;
 use crate::judge::bandit::{self, Bandit, Novelty};
 use crate::judge::oracle;
-use crate::judge::plan::{Plan, Points, Program, Shape, Spot, mix, plan};
+use crate::judge::plan::{Plan, Points, Program, Shape, Spot, kinds, mix, plan};
 use crate::report::events::Event;
 use crate::target::Chosen;
 
@@ -75,8 +75,11 @@ impl Episodes for Mix<'_> {
         // Only once a guest has told of the target is known which shapes it can have.
         let (seed, shapes) = (self.seed, &self.shapes);
         let vcpus = self.points.vcpus();
-        let bandit =
-            (self.bandit).get_or_insert_with(|| Bandit::new(seed, &mix(target, vcpus, shapes)));
+        let bandit = (self.bandit).get_or_insert_with(|| {
+            Bandit::new(seed, &mix(target, vcpus, shapes), |shape| {
+                kinds(target, shape)
+            })
+        });
         let usual = shapes.is_empty();
         // As it was decided before: nothing is learnt of it.
         let decided = if usual && self.sees_leaks && looks_for_leaks(number) {
@@ -90,6 +93,9 @@ impl Episodes for Mix<'_> {
             Some(shape) => Some((shape, 1.0)),
             None => bandit.choose(number),
         };
+        if let (None, Some((shape, _))) = (decided, chosen) {
+            self.points.chose(shape);
+        }
         self.chosen = chosen.map(|(shape, chance)| (shape, chance, 0.0));
         self.number = number;
         let shapes: Vec<_> = chosen.iter().map(|(shape, _)| *shape).collect();

@@ -7,8 +7,8 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::build::{Builder, GATE_DEADLINE_MS, SLOT, gateable};
-use super::{ENODEV, EWOULDBLOCK, Expect, Place, Rule, Then, When};
-use crate::target::{AskingOp, Knob, KnobsFirst, TeardownKind, Way};
+use super::{ENODEV, EWOULDBLOCK, Expect, Place, Rule, Then, Turn, When};
+use crate::target::{AskingOp, Chosen, Knob, KnobsFirst, TeardownKind, Way};
 
 /// The gate.
 const INSIDE: &str = "inside";
@@ -33,11 +33,46 @@ fn any_point(rng: &mut ChaCha8Rng) -> Point {
     }
 }
 
+/// A knob that somebody is held inside, and ops of others of which one is held, too.
+pub(super) struct Kind<'a> {
+    knob: &'a Knob,
+    others: Vec<(&'a Knob, AskingOp)>,
+}
+
+/// Each knob alone, and with another of the rule that can be held: a driver that leaves both of them looks
+/// to who is inside one just like a driver that leaves that one.
+pub(super) fn kinds(target: &Chosen) -> Vec<Kind<'_>> {
+    let mut kinds = Vec::new();
+    for knob in target.knobs().filter(|knob| !knob.asks.is_empty()) {
+        let rule = outlasts(target, knob);
+        let others = gateable(target).filter(|(other, _)| {
+            let of_it = rule.is_some_and(|rule| rule.knobs.contains(&other.name));
+            of_it && other.name != knob.name && !target.pins(other)
+        });
+        let others: Vec<_> = others.collect();
+        if !others.is_empty() {
+            kinds.push(Kind { knob, others });
+        }
+        let others = Vec::new();
+        kinds.push(Kind { knob, others });
+    }
+    kinds
+}
+
+/// What is there as long as somebody is inside this knob.
+fn outlasts<'a>(target: &'a Chosen, knob: &Knob) -> Option<&'a KnobsFirst> {
+    let rule = target.target.rules.knobs_first.as_ref();
+    rule.filter(|rule| rule.knobs.contains(&knob.name) && !target.pins(knob))
+}
+
 impl<'a> Builder<'a> {
-    pub(super) fn gated(&mut self, rng: &mut ChaCha8Rng) {
+    pub(super) fn gated(&mut self, turn: Turn, rng: &mut ChaCha8Rng) {
         self.bring_up();
-        let choices: Vec<_> = gateable(self.target).collect();
-        let Some((knob, op)) = choices.choose(rng).copied() else {
+        let Some(Kind { knob, others }) = turn.of(kinds(self.target)) else {
+            return;
+        };
+        let ops: Vec<_> = knob.asks.keys().copied().collect();
+        let Some(op) = ops.choose(rng).copied() else {
             return;
         };
         let Some(step) = Self::op(knob, op, SLOT) else {
@@ -55,8 +90,8 @@ impl<'a> Builder<'a> {
             return self.gated_way(&way, knob, rng);
         }
         let pinned = self.target.pins(knob);
-        let outlasts = self.outlasts(knob);
-        let second = (self.another_of(knob, outlasts, rng))
+        let outlasts = outlasts(self.target, knob);
+        let second = (others.choose(rng).copied())
             .and_then(|(other, op)| Some((other, self.second_holder(other, op, rng)?)));
         if second.is_none() {
             self.raise_when_held(INSIDE, HELD);
@@ -145,28 +180,6 @@ impl<'a> Builder<'a> {
         self.close(SLOT);
         self.unload_at_zero();
         self.unload_helpers();
-    }
-
-    /// What is there as long as somebody is inside this knob.
-    fn outlasts(&self, knob: &Knob) -> Option<&'a KnobsFirst> {
-        let rule = self.target.target.rules.knobs_first.as_ref();
-        rule.filter(|rule| rule.knobs.contains(&knob.name) && !self.target.pins(knob))
-    }
-
-    /// Another knob of the rule that can be held, too, as likely each as none: a driver that leaves both
-    /// of them looks to who is inside one just like a driver that leaves that one.
-    fn another_of(
-        &self,
-        knob: &Knob,
-        rule: Option<&KnobsFirst>,
-        rng: &mut ChaCha8Rng,
-    ) -> Option<(&'a Knob, AskingOp)> {
-        let rule = rule?;
-        let others: Vec<_> = gateable(self.target)
-            .filter(|(other, _)| rule.knobs.contains(&other.name) && other.name != knob.name)
-            .filter(|(other, _)| !self.target.pins(other))
-            .collect();
-        others.get(rng.random_range(0..=others.len())).copied()
     }
 
     /// Once the first gate holds, another thread is held inside another knob. Gives its op's place.

@@ -7,7 +7,7 @@
 use dk_control::Gate;
 use knobrig_proto::{Episode, Step};
 use rand::SeedableRng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -375,20 +375,24 @@ pub fn plan(target: &Chosen, points: &Points, seed: u64, number: u64, shapes: &[
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(number);
     let shape = pick_shape(target, points, &mut rng, shapes);
+    let turn = Turn {
+        seed,
+        number: points.turn(shape).unwrap_or(number),
+    };
     let mut builder = Builder::new(target, shape, number);
     match shape {
-        Shape::Gated => builder.gated(&mut rng),
+        Shape::Gated => builder.gated(turn, &mut rng),
         Shape::Stress => builder.stress(&mut rng, false),
         Shape::Birth => builder.stress(&mut rng, true),
         Shape::Reload => builder.reload(&mut rng),
         Shape::Counts => builder.counts(),
-        Shape::Unbind => builder.unbind(&mut rng, !points.candidates().is_empty()),
+        Shape::Unbind => builder.unbind(turn, !points.candidates().is_empty(), &mut rng),
         Shape::Elsewhere => builder.elsewhere(),
         Shape::Late => builder.late(&mut rng),
         Shape::ProbeFails => builder.probe_fails(),
         Shape::Leaks => builder.leaks(),
         // An order is planned by who knows the points.
-        Shape::Placed | Shape::Survey | Shape::Ordered => builder.placed(points, seed, &mut rng),
+        Shape::Placed | Shape::Survey | Shape::Ordered => builder.placed(points, turn, &mut rng),
         Shape::Loops => builder.loops(&mut rng),
         // An order is made of a finding, never of a seed.
         Shape::Delays | Shape::Instructions => builder.delays(&mut rng),
@@ -400,6 +404,31 @@ pub fn plan(target: &Chosen, points: &Points, seed: u64, number: u64, shapes: &[
         .checks
         .retain(|check| !off.contains(&check.rule));
     builder.plan
+}
+
+/// Which of a shape's kinds of episodes comes: they come in turns, in an order that the seed decides.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    seed: u64,
+    number: u64,
+}
+
+impl Turn {
+    fn of<T>(self, mut kinds: Vec<T>) -> Option<T> {
+        kinds.shuffle(&mut ChaCha8Rng::seed_from_u64(self.seed));
+        let count = kinds.len().max(1);
+        kinds.into_iter().nth((self.number % count as u64) as usize)
+    }
+}
+
+/// How many kinds of episodes a shape has with a target. The usual mix begins with each.
+pub fn kinds(target: &Chosen, shape: Shape) -> usize {
+    match shape {
+        Shape::Gated => gated::kinds(target).len(),
+        Shape::Placed => placed::kinds(target).len(),
+        Shape::Unbind => unbind::kinds(target).len(),
+        _ => 1,
+    }
 }
 
 /// Most episodes place their race; the rest looks where no gate does. What waits for a time to

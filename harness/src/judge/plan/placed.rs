@@ -1,6 +1,8 @@
 //! Placed: somebody is held at a point in a function, and the other side begins, comes to rest,
 //! or goes all the way; then he is let go. And the survey that finds the points.
 
+use std::mem::discriminant;
+
 use knobrig_proto::{FunctionGate, Step, Who};
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -8,10 +10,10 @@ use rand_chacha::ChaCha8Rng;
 
 use super::build::{Builder, SLOT};
 use super::elsewhere::GIVER;
-use super::points::{Points, Program, Turn};
+use super::points::{Held, Points, Program};
 use super::unbind::UNBIND;
-use super::{ENODEV, ENOENT, Expect, Place, Rule, Shape, Then, When};
-use crate::target::Knob;
+use super::{ENODEV, ENOENT, Expect, Place, Rule, Shape, Then, Turn, When};
+use crate::target::{Chosen, Knob};
 
 /// The gate.
 const POINT: &str = "point";
@@ -27,37 +29,45 @@ const TURN: &str = "turn";
 /// As long as a driver's housekeeping may let one wait after an op.
 const BACKGROUND_MS: u64 = 250;
 
+/// Programs of one kind, for each kind that a target has.
+pub(super) fn kinds(target: &Chosen) -> Vec<Vec<Program>> {
+    let mut kinds: Vec<Vec<Program>> = Vec::new();
+    for program in Program::all(target) {
+        let like = |kind: &&mut Vec<Program>| discriminant(&kind[0]) == discriminant(&program);
+        match kinds.iter_mut().find(like) {
+            Some(kind) => kind.push(program),
+            None => kinds.push(vec![program]),
+        }
+    }
+    kinds
+}
+
 impl Builder<'_> {
-    pub(super) fn placed(&mut self, points: &Points, seed: u64, rng: &mut ChaCha8Rng) {
-        let programs = Program::all(self.target);
-        // There is one of that kind, and one of each of the others for each knob.
-        let knobs = self.target.knobs().count();
-        let weight = |program: &Program| match program {
-            Program::Elsewhere => knobs,
-            Program::Ops(_) | Program::Unbind(_) => 1,
-        };
-        let fresh = programs.iter().find(|it| points.fresh(it));
-        let program = fresh.or_else(|| programs.choose_weighted(rng, weight).ok());
+    pub(super) fn placed(&mut self, points: &Points, turn: Turn, rng: &mut ChaCha8Rng) {
+        let kinds = kinds(self.target);
+        let fresh = kinds.iter().flatten().find(|it| points.fresh(it)).cloned();
+        let chosen = || turn.of(kinds)?.choose(rng).cloned();
+        let program = fresh.clone().or_else(chosen);
         let Some(program) = program.filter(|_| !points.candidates().is_empty()) else {
             return self.stress(rng, false);
         };
-        match points.of(program) {
-            None => self.survey(program, points.candidates()),
+        match points.of(&program) {
+            None => self.survey(&program, points.candidates()),
             Some(spots) => {
                 if fresh.is_none()
                     && rng.random_ratio(1, PCT_ONE_IN)
-                    && let Some(plan) = self.pct(program, spots, points.hold_ms(), rng)
+                    && let Some(plan) = self.pct(&program, spots, points.hold_ms(), rng)
                 {
                     self.plan = plan;
                     return;
                 }
-                match points.next(program, seed) {
-                    Some(turn) => self.place(program, &turn, points.hold_ms(), rng),
+                match points.next(&program, turn.seed) {
+                    Some(held) => self.place(&program, &held, points.hold_ms(), rng),
                     None => self.stress(rng, false),
                 }
             }
         }
-        self.plan.program = Some(program.clone());
+        self.plan.program = Some(program);
         let under_test = self.target.modules().map(|module| module.name.clone());
         self.plan.episode.under_test = under_test.collect();
     }
@@ -86,12 +96,12 @@ impl Builder<'_> {
     }
 
     /// Holds somebody at a point of a program.
-    fn place(&mut self, program: &Program, turn: &Turn<'_>, hold_ms: u64, rng: &mut ChaCha8Rng) {
-        let spot = turn.spot;
+    fn place(&mut self, program: &Program, held: &Held<'_>, hold_ms: u64, rng: &mut ChaCha8Rng) {
+        let spot = held.spot;
         self.plan.episode.gates.push(FunctionGate {
             tag: POINT.into(),
             function: spot.function.clone(),
-            end: turn.end,
+            end: held.end,
             who: spot.who.clone(),
             own: spot.own,
             occurrence: spot.occurrence,
@@ -101,19 +111,19 @@ impl Builder<'_> {
         });
         // Every other time the other side only begins before the held one goes on. A teardown that
         // waits for a reference has begun as it is.
-        let begins = turn.round % 2 == 1;
-        let held = |name: &str| spot.who == Who::Actor(name.into());
+        let begins = held.round % 2 == 1;
+        let is_held = |name: &str| spot.who == Who::Actor(name.into());
         match program {
             Program::Ops(knob) | Program::Unbind(knob) => {
                 self.bring_up();
-                if held(USER) || spot.who == Who::Worker {
+                if is_held(USER) || spot.who == Who::Worker {
                     self.end_while_held(program, knob, begins, rng);
                 } else {
                     self.visit_while_held(program, knob, begins, rng);
                 }
                 self.leave(program);
             }
-            Program::Elsewhere => self.give_or_wait_held(held(GIVER)),
+            Program::Elsewhere => self.give_or_wait_held(is_held(GIVER)),
         }
     }
 
@@ -261,7 +271,6 @@ impl Builder<'_> {
 mod tests {
     use super::*;
     use crate::judge::plan::plan;
-    use crate::target::Chosen;
     use knobrig_proto::Pass;
 
     #[test]

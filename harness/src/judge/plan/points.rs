@@ -13,6 +13,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::Shape;
 use crate::target::{Chosen, Elsewhere};
 
 /// What actors do in an episode whose points are surveyed, and then gated.
@@ -125,6 +126,8 @@ pub struct Spot {
 pub struct Points {
     candidates: Vec<String>,
     programs: BTreeMap<Program, Known>,
+    /// How many episodes of each shape were chosen.
+    chosen: BTreeMap<Shape, u64>,
     vcpus: bool,
     /// The longest that a step of a teardown took in a survey, where nobody is held.
     slowest_ms: u64,
@@ -148,7 +151,7 @@ struct Known {
 
 /// One thing to place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Turn<'a> {
+pub(super) struct Held<'a> {
     pub(super) spot: &'a Spot,
     pub(super) end: End,
     /// Which time it comes, from 0.
@@ -171,6 +174,7 @@ impl Points {
         Self {
             candidates,
             programs: BTreeMap::new(),
+            chosen: BTreeMap::new(),
             vcpus: false,
             slowest_ms: 0,
         }
@@ -180,6 +184,16 @@ impl Points {
     #[must_use]
     pub fn with_vcpus(self, vcpus: bool) -> Self {
         Self { vcpus, ..self }
+    }
+
+    /// The next episode is of this shape.
+    pub fn chose(&mut self, shape: Shape) {
+        *self.chosen.entry(shape).or_default() += 1;
+    }
+
+    /// How many of a shape there were, with the one that is planned; `None` where nobody counts.
+    pub(super) fn turn(&self, shape: Shape) -> Option<u64> {
+        self.chosen.get(&shape).copied()
     }
 
     /// A teardown's step took so long in a survey.
@@ -245,7 +259,7 @@ impl Points {
     /// points first; of each the calls below the driver come before the others, in an order that
     /// the seed decides, and the return before the entry. So what few pass is not lost among what
     /// many do.
-    pub(super) fn next(&self, program: &Program, seed: u64) -> Option<Turn<'_>> {
+    pub(super) fn next(&self, program: &Program, seed: u64) -> Option<Held<'_>> {
         let known = self.programs.get(program)?;
         let mut callers: BTreeMap<&Who, Vec<&Spot>> = BTreeMap::new();
         for spot in &known.spots {
@@ -259,7 +273,7 @@ impl Points {
         caller.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
         caller.sort_by_key(|spot| !spot.own);
         let spot = caller.get(turn / 2 % caller.len())?;
-        Some(Turn {
+        Some(Held {
             spot,
             end: match turn % 2 {
                 0 => End::Return,

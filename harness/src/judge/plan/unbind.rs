@@ -6,7 +6,7 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::build::{Builder, GATE_DEADLINE_MS, SLOT, gateable};
-use super::{ENODEV, Expect, Rule, Then, When};
+use super::{ENODEV, Expect, Rule, Then, Turn, When};
 use crate::target::{AskingOp, Chosen, Knob};
 
 /// The gate.
@@ -37,24 +37,25 @@ pub(super) fn victims(target: &Chosen) -> Vec<Victim<'_>> {
     held.chain(pollers).collect()
 }
 
-/// First whether somebody is held or polls, then who: a target has one poller among many ops, and
-/// what only that one shows is not to wait for its turn.
-fn choose<'a>(victims: Vec<Victim<'a>>, rng: &mut ChaCha8Rng) -> Option<Victim<'a>> {
-    let (held, pollers): (Vec<_>, Vec<_>) =
-        (victims.into_iter()).partition(|victim| matches!(victim, Victim::Held(..)));
+/// Who can be held, and who polls: a target has one poller among many ops, and what only that one shows
+/// is not to wait for its turn.
+pub(super) fn kinds(target: &Chosen) -> Vec<Vec<Victim<'_>>> {
+    let (held, pollers) =
+        (victims(target).into_iter()).partition(|victim| matches!(victim, Victim::Held(..)));
     let mut kinds = vec![held, pollers];
-    kinds.retain(|kind| !kind.is_empty());
-    kinds.choose(rng)?.choose(rng).copied()
+    kinds.retain(|kind: &Vec<_>| !kind.is_empty());
+    kinds
 }
 
 impl Builder<'_> {
     /// `gates`, the guest can hold threads in functions.
-    pub(super) fn unbind(&mut self, rng: &mut ChaCha8Rng, gates: bool) {
+    pub(super) fn unbind(&mut self, turn: Turn, gates: bool, rng: &mut ChaCha8Rng) {
         self.bring_up();
         let Some(unbind) = self.target.target.unbind.clone() else {
             return;
         };
-        let Some(victim) = choose(victims(self.target), rng) else {
+        let kind = turn.of(kinds(self.target)).unwrap_or_default();
+        let Some(victim) = kind.choose(rng).copied() else {
             return;
         };
         let (Victim::Held(knob, _) | Victim::Poller(knob)) = victim;

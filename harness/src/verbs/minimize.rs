@@ -11,10 +11,10 @@ mod proof;
 mod shrink;
 
 use self::proof::Proof;
-use self::shrink::{PATIENCE_MS, Shrink, WHOLE_TRIES, brisk};
+use self::shrink::{PATIENCE_MS, Shrink, brisk, whole_tries};
 use super::campaign::Campaign;
 use super::episodes::Episodes;
-use super::repro::{Attempts, CHANCES, Case, chances};
+use super::repro::{Attempts, Case, chances};
 use super::run::{say, say_json};
 use super::trials::Trials;
 use crate::cli::{Format, MinimizeArgs};
@@ -100,7 +100,8 @@ pub fn run(arguments: &MinimizeArgs, command: Vec<String>) -> Result<Exit, Error
     }
     let Some(least) = least else {
         say(&format!(
-            "not shown: 0 of {WHOLE_TRIES}: {}\n  kept in  {}\n",
+            "not shown: 0 of {}: {}\n  kept in  {}\n",
+            whole_tries(&case.plan),
             case.replay.reproducer.title,
             kept_in.display()
         ))?;
@@ -199,7 +200,7 @@ impl Minimizer<'_> {
     fn rate(&self, plan: &Plan, dir: &Path) -> Result<Attempts, Error> {
         let plan = brisk(plan.clone(), self.sought, self.hasty, PATIENCE_MS);
         let trials = self.case.trials(&plan, self.tries, u64::MAX);
-        self.attempts(trials.of_episodes(CHANCES), dir)
+        self.attempts(trials.of_episodes(chances(&plan)), dir)
     }
 
     /// How often a plan shows it, by its own deadlines.
@@ -207,7 +208,7 @@ impl Minimizer<'_> {
         // Of what hangs each hit takes the deadline, and it was shown often enough by a shorter one.
         let times = if self.hasty { 1 } else { self.tries };
         let trials = self.case.trials(plan, times, u64::MAX);
-        self.attempts(trials.of_episodes(CHANCES), dir)
+        self.attempts(trials.of_episodes(chances(plan)), dir)
     }
 
     fn attempts(&self, trials: Trials<'_>, dir: &Path) -> Result<Attempts, Error> {
@@ -259,7 +260,7 @@ fn text(minimal: &Minimal<'_>) -> String {
     let _ = writeln!(text, "  {}", minimal.sentence);
     let _ = writeln!(text, "  shown    {}", minimal.rate);
     if minimal.episodes != minimal.rate {
-        let _ = writeln!(text, "  episodes {}, {}", minimal.episodes, chances());
+        let _ = writeln!(text, "  episodes {}", minimal.episodes);
     }
     for edge in minimal.edges {
         let _ = writeln!(text, "  edge     {}", edge.says);

@@ -19,7 +19,7 @@ use crate::cli::{CaseArgs, Format, ReproArgs, VariantArg};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::judge::finding::{Name, Setting};
-use crate::judge::plan::Plan;
+use crate::judge::plan::{Plan, Shape};
 use crate::judge::statistics::Rate;
 use crate::report::dir::{self, Replay, RunDir};
 use crate::report::progress::{Goal, SetUp};
@@ -30,11 +30,16 @@ const VERSION: u32 = 1;
 
 /// Episodes of one try, unless one shows the finding before: whatever loops in an episode beside what
 /// is placed meets its failure by chance.
-pub(super) const CHANCES: u64 = 64;
+const CHANCES: u64 = 64;
+/// The same of episodes that look for leaks: each loads the driver ten times, and lasts seconds.
+const LOOKS: u64 = 4;
 
-/// What a try is, in words.
-pub(super) fn chances() -> String {
-    format!("up to {CHANCES} in a try")
+/// Episodes of one try of this one.
+pub(super) fn chances(plan: &Plan) -> u64 {
+    match plan.shape {
+        Shape::Leaks => LOOKS,
+        _ => CHANCES,
+    }
 }
 
 /// A finding with all that its episode needs to run again.
@@ -245,7 +250,11 @@ pub fn run(arguments: &ReproArgs, command: Vec<String>) -> Result<Exit, Error> {
         false => 1,
     };
     // Without its mutant each episode counts.
-    let chances = if arguments.correct { 1 } else { CHANCES };
+    let chances = if arguments.correct {
+        1
+    } else {
+        chances(&case.plan)
+    };
     let trials = case.trials(&case.plan, arguments.times, enough);
     let campaign = case.campaign(dir, &command)?;
     let attempts = case.attempts(campaign, trials.of_episodes(chances))?;
@@ -280,7 +289,12 @@ fn text(case: &Case, attempts: &Attempts, kept_in: &Path) -> String {
         attempts.rate, case.replay.reproducer.title
     );
     if attempts.episodes != attempts.rate {
-        let _ = writeln!(text, "  episodes {}, {}", attempts.episodes, chances());
+        let _ = writeln!(
+            text,
+            "  episodes {}, up to {} in a try",
+            attempts.episodes,
+            chances(&case.plan)
+        );
     }
     for other in &attempts.others {
         let _ = writeln!(text, "  else     {} ({} times)", other.title, other.count);

@@ -210,8 +210,12 @@ impl Campaign<'_> {
         }
         match ended {
             Ok(Ended::Whole(whole)) => {
-                self.whole_episode(episodes, turn, number, &plan, begun, *whole)
-                    .await
+                // What it left and could not list yet would be the next one's.
+                let spent = plan.shape == Shape::Leaks && self.sought.is_some();
+                let end = self.whole_episode(episodes, turn, number, &plan, begun, *whole);
+                Ok(end
+                    .await?
+                    .map(|end| end.or(spent.then_some(TurnEnd::Spent))))
             }
             Ok(Ended::Kernel {
                 report,

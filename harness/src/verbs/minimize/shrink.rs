@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use knobrig_proto::Step;
 
 use super::super::episodes::{Episodes, Went};
-use super::super::repro::CHANCES;
+use super::super::repro::chances;
 use crate::judge::finding::Name;
 use crate::judge::plan::reduce::Part;
 use crate::judge::plan::{Plan, Shape};
@@ -14,7 +14,10 @@ use crate::report::progress::HowFar;
 use crate::schedule::minimize::Levels;
 
 /// So often the whole episode is tried before it counts as one that doesn't show the finding.
-pub(super) const WHOLE_TRIES: u64 = 2 * CHANCES;
+pub(super) fn whole_tries(whole: &Plan) -> u64 {
+    2 * chances(whole)
+}
+
 /// The longest that a candidate's thread waits for another. What it waits for may be left out, and
 /// comes within milliseconds where it isn't; if it is late once, a part is kept that could go.
 pub(super) const PATIENCE_MS: u64 = 1_500;
@@ -43,15 +46,19 @@ pub(super) fn brisk(mut plan: Plan, sought: &Name, hasty: bool, longest_ms: u64)
     plan
 }
 
-/// So many times the episodes that show a finding by chance once are a trial, at most [`CHANCES`]: one in
+/// So many times the episodes that show a finding by chance once are a trial, at most [`chances`]: one in
 /// twenty trials shows nothing then.
 const SURE: u64 = 3;
 
-/// Threads, and then all else.
-fn levels(parts: &[Part]) -> Levels<Part> {
-    let (threads, others) =
-        (parts.iter().cloned()).partition(|part| matches!(part, Part::Actor(_)));
-    Levels::new([threads, others])
+/// Threads, then what is opened when they have ended, with all that uses it, and then all else.
+fn levels(whole: &Plan, parts: &[Part]) -> Levels<Part> {
+    let level = |part: &Part| match part {
+        Part::Actor(_) => 0,
+        Part::After(_) if whole.opens(part) => 1,
+        _ => 2,
+    };
+    let of = |number| parts.iter().filter(move |it| level(it) == number);
+    Levels::new([0, 1, 2].map(|number| of(number).cloned().collect()))
 }
 
 /// What the next episode is.
@@ -103,7 +110,7 @@ impl<'a> Shrink<'a> {
             whole,
             sought,
             hasty,
-            levels: levels(&parts),
+            levels: levels(whole, &parts),
             parts,
             tries,
             rarity: None,
@@ -125,10 +132,11 @@ impl<'a> Shrink<'a> {
 
     /// An episode of the whole.
     fn told_of_whole(&mut self) {
-        if self.shown >= self.tries || self.shown > 0 && self.under_way >= WHOLE_TRIES {
+        let last = self.under_way >= whole_tries(self.whole);
+        if self.shown >= self.tries || self.shown > 0 && last {
             self.rarity = Some(self.under_way.div_ceil(self.shown));
             self.begin();
-        } else if self.under_way >= WHOLE_TRIES {
+        } else if last {
             self.trying = Trying::Nothing;
         }
     }
@@ -138,7 +146,7 @@ impl<'a> Shrink<'a> {
     fn told_of_candidate(&mut self, shown: bool) {
         let (each, enough) = match self.rarity {
             None | Some(1) => (1, 1),
-            Some(rarity) => (CHANCES.min(SURE * rarity), self.tries),
+            Some(rarity) => (chances(self.whole).min(SURE * rarity), self.tries),
         };
         // Who waits in vain does so each time, and each time costs a guest.
         let in_vain = self.hung && !self.sought.hangs();
@@ -171,7 +179,7 @@ impl<'a> Shrink<'a> {
                 self.trying = Trying::Rest { doubted: true };
             } else {
                 // It is chance with the whole, too.
-                self.levels = levels(&self.parts);
+                self.levels = levels(self.whole, &self.parts);
                 self.rarity = Some(2);
                 self.begin();
             }
@@ -418,6 +426,6 @@ mod tests {
         let (whole, sought) = (whole(), sought());
         let mut shrink = Shrink::new(&whole, &sought, 2, false);
         let number = ask(&mut shrink, 500, |_, _| false);
-        assert_eq!((number, shrink.rarity()), (WHOLE_TRIES, None));
+        assert_eq!((number, shrink.rarity()), (whole_tries(&whole), None));
     }
 }

@@ -11,7 +11,8 @@
 //! on the others.
 //! The same seed and the same payoffs give the same choices.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::iter::repeat_n;
 
 use knobrig_proto::{EpisodeReport, Repeat};
 use rand::{Rng, SeedableRng};
@@ -24,8 +25,9 @@ use super::plan::{Plan, Shape};
 const USUAL: f64 = 0.5;
 /// Above this usual share, a shape does not wait for the others to have come once.
 const MOST: f64 = 0.5;
-/// What the opening begins with, where none has most of the share.
-const FIRST: [Shape; 2] = [Shape::Stress, Shape::Reload];
+/// What the opening begins with, where none has most of the share: plain loops, and a survey, which tells
+/// whom else there is to hold.
+const FIRST: [Shape; 3] = [Shape::Stress, Shape::Reload, Shape::Placed];
 /// How much a payoff moves.
 const RATE: f64 = 0.15;
 /// Share of all weight that goes back to the usual mix with each payoff: what paid long ago is
@@ -59,6 +61,8 @@ struct Arm {
 pub struct Bandit {
     seed: u64,
     arms: Vec<Arm>,
+    /// What comes next, in this order.
+    first: VecDeque<Shape>,
     /// The shapes that were not chosen yet, as often as they have kinds.
     opening: Vec<Shape>,
 }
@@ -72,13 +76,17 @@ impl Bandit {
             usual: weight / sum,
             weight: weight / sum,
         });
-        let any = usual.iter().filter(|(_, weight)| *weight > 0.0);
+        let arms: Vec<_> = arms.collect();
+        let any = arms.iter().filter(|arm| arm.usual > 0.0);
+        let opening = any.flat_map(|arm| repeat_n(arm.shape, kinds(arm.shape).max(1)));
+        let opening: Vec<_> = opening.collect();
+        let most = arms.iter().any(|arm| arm.usual > MOST);
+        let first = (FIRST.into_iter()).filter(|shape| !most && opening.contains(shape));
         Self {
             seed,
-            arms: arms.collect(),
-            opening: any
-                .flat_map(|(shape, _)| std::iter::repeat_n(*shape, kinds(*shape).max(1)))
-                .collect(),
+            first: first.collect(),
+            arms,
+            opening,
         }
     }
 
@@ -95,9 +103,7 @@ impl Bandit {
         if self.opening.is_empty() {
             return draw(self.chances(), drawn);
         }
-        let most = self.arms.iter().any(|arm| arm.usual > MOST);
-        let first = FIRST.into_iter().find(|shape| self.opening.contains(shape));
-        if let Some(shape) = first.filter(|_| !most) {
+        if let Some(shape) = self.first.pop_front() {
             self.opened(shape);
             return Some((shape, 1.0));
         }

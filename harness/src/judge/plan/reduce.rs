@@ -72,10 +72,10 @@ impl Plan {
         same.map(Part::After).collect()
     }
 
-    /// Whether this opens a descriptor.
-    pub fn opens(&self, part: &Part) -> bool {
-        self.step_of(part)
-            .is_some_and(|step| opened(step).is_some())
+    /// Whether this opens a descriptor, or looks whether something is there.
+    pub fn opens_or_looks(&self, part: &Part) -> bool {
+        let does = |step: &Step| opened(step).is_some() || matches!(step, Step::Exists { .. });
+        self.step_of(part).is_some_and(does)
     }
 
     /// Each step of the threads', and then those after they have ended.

@@ -50,11 +50,12 @@ pub(super) fn brisk(mut plan: Plan, sought: &Name, hasty: bool, longest_ms: u64)
 /// twenty trials shows nothing then.
 const SURE: u64 = 3;
 
-/// Threads, then what is opened when they have ended, with all that uses it, and then all else.
+/// Threads, then what is opened, with all that uses it, or looked for when they have ended, and then all
+/// else.
 fn levels(whole: &Plan, parts: &[Part]) -> Levels<Part> {
     let level = |part: &Part| match part {
         Part::Actor(_) => 0,
-        Part::After(_) if whole.opens(part) => 1,
+        Part::After(_) if whole.opens_or_looks(part) => 1,
         _ => 2,
     };
     let of = |number| parts.iter().filter(move |it| level(it) == number);

@@ -719,6 +719,31 @@ mod tests {
         );
     }
 
+    #[test]
+    fn each_kind_of_a_shape_has_its_turn() {
+        let target = chosen("drained");
+        let count = kinds(&target, Shape::Gated);
+        assert_eq!(
+            count, 5,
+            "two knobs, alone and with the other, and /dev/dk0"
+        );
+        let mut points = Points::default();
+        let mut seen = std::collections::BTreeSet::new();
+        for number in 1..=count as u64 {
+            points.chose(Shape::Gated);
+            let actors = plan(&target, &points, 9, number, &[Shape::Gated])
+                .episode
+                .actors;
+            let mut steps = actors.iter().flat_map(|it| &it.steps);
+            let inside = steps.find_map(|step| match step {
+                Step::Open { path, .. } => Some(path.clone()),
+                _ => None,
+            });
+            seen.insert((inside, actors.iter().any(|it| it.name == "second")));
+        }
+        assert_eq!(seen.len(), count, "{seen:?}");
+    }
+
     proptest! {
         /// A gate's tag is the only one that is awaited, its actor is there, and something lets
         /// go what it holds.

@@ -76,8 +76,9 @@ fn point(actor: &str, nth: u32, offset: u64) -> Value {
     json!({ "actor": actor, "op": null, "nth": nth, "at": at })
 }
 
-/// An episode of two ops, `victim` reads the value and `killer` frees it, under an order.
-fn reproducer(edges: &[(Value, Value)]) -> Value {
+/// An episode of two ops, `victim` reads the value and `killer` frees it ("0") or leaves it ("1"), under an
+/// order.
+fn reproducer(edges: &[(Value, Value)], alive: &str) -> Value {
     let open = |name: &str, slot: u32, read: bool| {
         let path = format!("/sys/class/misc/pointer_race/{name}");
         json!({ "step": "open", "path": path, "read": read, "write": !read, "slot": slot })
@@ -116,7 +117,7 @@ fn reproducer(edges: &[(Value, Value)]) -> Value {
                 "actors": [
                     actor("first", 0, true, &[write("1"), json!({ "step": "spin", "us": 0 })]),
                     actor("victim", 0, false, &[wait.clone(), json!({ "step": "read", "slot": 2, "len": 32 })]),
-                    actor("killer", 1, false, &[wait, write("0")]),
+                    actor("killer", 1, false, &[wait, write(alive)]),
                 ],
                 "after": [
                     { "step": "close", "slot": 1 },
@@ -160,7 +161,7 @@ fn the_gdbstub_makes_a_race_between_two_instructions_certain() {
         (window(), point("killer", 1, race.begins)),
         (point("killer", 1, race.gone), window()),
     ];
-    let (exit, said) = repro(&place, &reproducer(&order), "2");
+    let (exit, said) = repro(&place, &reproducer(&order, "0"), "2");
     assert_eq!(exit, Some(10), "{said}");
     assert!(said.contains("shown: 2 of 2"), "{said}");
     let finding = place.json("findings/001/finding.json");
@@ -179,7 +180,8 @@ fn the_gdbstub_makes_a_race_between_two_instructions_certain() {
     place.assert_nothing_left();
 }
 
-/// The killer waits for an arrival that doesn't come: it goes on by the deadline, and so does the guest.
+/// The killer waits for an arrival that doesn't come: it goes on by the deadline, and so does the guest. It
+/// frees nothing: what no order keeps from meeting meets in one of some hundred episodes.
 #[test]
 fn an_order_that_cannot_be_costs_no_guest() {
     let (place, race) = (Place::new(), Race::find());
@@ -187,9 +189,9 @@ fn an_order_that_cannot_be_costs_no_guest() {
         point("victim", 2, race.loaded),
         point("killer", 1, race.begins),
     )];
-    let (exit, said) = repro(&place, &reproducer(&order), "3");
+    let (exit, said) = repro(&place, &reproducer(&order, "1"), "1");
     assert_eq!(exit, Some(0), "{said}");
-    assert!(said.contains("not shown: 0 of 3"), "{said}");
+    assert!(said.contains("not shown: 0 of 1"), "{said}");
     let events = place.json_lines("events.jsonl");
     let boots = events.iter().filter(|it| it["event"] == "guest-up").count();
     assert_eq!(boots, 1, "one guest for all: {events:?}");

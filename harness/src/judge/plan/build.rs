@@ -14,6 +14,8 @@ use crate::target::{Ask, AskingOp, Chosen, Knob, Module};
 
 /// Actors have so long to end; the driver's own deadline for an answer must fit well inside.
 const ACTORS_DEADLINE_MS: u64 = 20_000;
+/// The same where they load again and again.
+const PATIENT_DEADLINE_MS: u64 = 3 * ACTORS_DEADLINE_MS;
 /// A gate lets go by itself after so long: less than any sane driver waits for an answer.
 pub(super) const GATE_DEADLINE_MS: u64 = 2_000;
 /// A signal comes at once, or something is wrong; whoever waits then goes on without it.
@@ -99,6 +101,13 @@ impl<'a> Builder<'a> {
     /// Threads that go their way once begin when this signal is raised.
     pub(super) fn start_at(&mut self, signal: &'static str) {
         self.start = Some(signal);
+    }
+
+    /// Each call of a teardown has a deadline of its own, and the threads so long in all: as many loads on a
+    /// slow guest as this episode has may take longer than one call that hangs.
+    pub(super) fn be_patient(&mut self) {
+        self.plan.episode.call_deadline_ms = Some(ACTORS_DEADLINE_MS);
+        self.plan.episode.deadline_ms = PATIENT_DEADLINE_MS;
     }
 
     /// In this episode the driver gives up soon.

@@ -92,6 +92,7 @@ impl Builder<'_> {
         if let Some(loops) = &self.target.target.loops {
             return self.naive_loops(&loops.plain);
         }
+        self.be_patient();
         let name = self.target.target.teardown.name.clone();
         let teardown = self.actor(&name, true, None);
         for _ in 0..ROUNDS {

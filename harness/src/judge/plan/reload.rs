@@ -16,6 +16,7 @@ const OPENERS: usize = 2;
 
 impl Builder<'_> {
     pub(super) fn reload(&mut self, rng: &mut ChaCha8Rng) {
+        self.be_patient();
         let name = self.target.target.teardown.name.clone();
         let teardown = self.actor(&name, true, None);
         for _ in 0..ROUNDS {

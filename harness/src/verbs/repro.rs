@@ -31,7 +31,7 @@ const VERSION: u32 = 1;
 /// Episodes of one try, unless one shows the finding before: whatever loops in an episode beside what
 /// is placed meets its failure by chance.
 const CHANCES: u64 = 64;
-/// The same of episodes that look for leaks: each loads the driver ten times, and lasts seconds.
+/// The same of episodes that look for leaks: each loads the driver many times, and lasts seconds.
 const LOOKS: u64 = 4;
 
 /// Episodes of one try of this one.

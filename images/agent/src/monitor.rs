@@ -21,22 +21,24 @@ const LOOKS: u32 = 2;
 /// So many do in a place where the kernel waits for itself: most often it is on its way, and on a slow
 /// machine even such a sleep is not short.
 const LOOKS_PASSING: u32 = 50;
-/// So many do where it is known to come to rest elsewhere: on a slow machine the sleeps on the way
-/// are not short. What it rests for waits no longer than two seconds.
+/// So many do where it is known to come to rest elsewhere, or can't rest: on a slow machine the sleeps
+/// on the way are not short. What it rests for waits no longer than two seconds.
 const LOOKS_ELSEWHERE: u32 = 500;
 
 /// Places where the kernel waits for itself, by how their names begin: for a grace period, a thread or
 /// a CPU of its own, a lock that callbacks are not run under.
-const PASSING: [&str; 8] = [
+const PASSING: [&str; 6] = [
     UNNAMED,
     "synchronize_",
-    "wait_rcu_",
-    "__wait_rcu_",
     "devtmpfs_",
     "stop_",
     "kernfs_activate",
     "kernfs_remove",
 ];
+/// Places where nobody who sleeps can be what it waits for, by how their names begin: grace periods of RCU,
+/// in whose readers nobody sleeps, and of tasks, in which who sleeps doesn't count. The latter takes
+/// some 100 ms, since the kernel isn't in a hurry with it.
+const GRACE: [&str; 3] = ["synchronize_rcu", "wait_rcu_", "__wait_rcu_"];
 
 /// What was seen of each thread last.
 #[derive(Debug)]
@@ -132,13 +134,13 @@ impl Monitor {
                 continue;
             };
             let sleep = Sleep::seen(step, place, last.take());
+            let within = |places: &[&str]| places.iter().any(|it| sleep.place.starts_with(it));
             let needed = match run.rest(part, step) {
                 Some(rest) if rest != sleep.place => LOOKS_ELSEWHERE,
                 Some(_) => LOOKS,
-                None => match PASSING.iter().any(|it| sleep.place.starts_with(it)) {
-                    true => LOOKS_PASSING,
-                    false => LOOKS,
-                },
+                None if within(&GRACE) => LOOKS_ELSEWHERE,
+                None if within(&PASSING) => LOOKS_PASSING,
+                None => LOOKS,
             };
             if sleep.looks < needed {
                 watching = true;

@@ -3,7 +3,7 @@
 //! directory to finish.
 
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -12,8 +12,8 @@ use tokio::sync::watch::Sender;
 use crate::error::Error;
 use crate::exit::Exit;
 
-/// Whether a run listens.
-static RUN: AtomicBool = AtomicBool::new(false);
+/// How many listen: a run, and what runs it.
+static LISTENING: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether a run was asked to end. It stays: what one run was too far gone to hear, the next one
 /// of a gallery hears.
@@ -29,7 +29,7 @@ pub fn watch() -> Result<(), Error> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
     let watch = move || {
         for _ in signals.forever() {
-            if RUN.load(Ordering::SeqCst) {
+            if LISTENING.load(Ordering::SeqCst) > 0 {
                 ASKED.send_replace(true);
             } else {
                 eprintln!("knobrig: interrupted; what was set up is kept");
@@ -41,13 +41,14 @@ pub fn watch() -> Result<(), Error> {
     thread.spawn(watch).map(drop).map_err(failed)
 }
 
-/// A run that listens for itself, until dropped: no sooner than what it has to write is written.
+/// A run that listens for itself, or what makes several runs, until dropped: no sooner than what it has to write
+/// is written, and what is to go has gone.
 pub(crate) struct RunListens(());
 
 impl RunListens {
     /// From here on.
     pub(crate) fn new() -> Self {
-        RUN.store(true, Ordering::SeqCst);
+        LISTENING.fetch_add(1, Ordering::SeqCst);
         Self(())
     }
 
@@ -60,6 +61,6 @@ impl RunListens {
 
 impl Drop for RunListens {
     fn drop(&mut self) {
-        RUN.store(false, Ordering::SeqCst);
+        LISTENING.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -9,12 +9,12 @@ mod search;
 use super::campaign::{Campaign, Settings};
 use super::mix::Mix;
 use super::prepare::{self, Prepared, Wanted};
+use super::scratch::Scratch;
 use crate::cli::{BenchCommand, Format, Span};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::judge::plan::Shape;
 use crate::judge::summary::Totals;
-use crate::report::dir::RunDir;
 use crate::report::progress::{Goal, SetUp};
 use crate::target::Chosen;
 
@@ -138,8 +138,8 @@ fn side(
     duration: Span,
     shape: Shape,
 ) -> Result<Side, Error> {
-    let temp = tempfile::tempdir().map_err(Error::file("create a directory in", "/tmp"))?;
-    let dir = RunDir::create(&temp.path().join("run"))?;
+    let scratch = Scratch::new()?;
+    let dir = scratch.run_dir()?;
     let settings = Settings::inner(seed, Goal::Duration(duration.0), &[]);
     let started = std::time::Instant::now();
     let mut episodes = Mix::new(target, prepared, seed, vec![shape]);
@@ -148,7 +148,7 @@ fn side(
         return Err(Error::Interrupted);
     }
     if let Some(finding) = summary.findings.first() {
-        let kept = temp.keep();
+        let kept = scratch.keep();
         return Err(Error::Rig(format!(
             "the {shape:?} side met a finding: {} (kept in {})",
             finding.title,

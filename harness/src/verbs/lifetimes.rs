@@ -10,12 +10,12 @@ use super::campaign::{Campaign, Settings};
 use super::mix::Mix;
 use super::prepare::{self, Wanted};
 use super::run::{say, say_json, seed_or_random};
+use super::scratch::Scratch;
 use crate::cli::{Format, LifetimesArgs};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::judge::plan::{Points, Rule, plan};
 use crate::judge::summary::Summary;
-use crate::report::dir::RunDir;
 use crate::report::progress::{Goal, SetUp};
 use crate::target::{Chosen, Lifetime};
 
@@ -67,8 +67,8 @@ pub fn run(arguments: &LifetimesArgs, command: Vec<String>) -> Result<Exit, Erro
             continue;
         }
         let target = Chosen::find(&arguments.target, Some(&lifetime.name), None)?;
-        let temp = tempfile::tempdir().map_err(Error::file("create a directory in", "/tmp"))?;
-        let dir = RunDir::create(&temp.path().join("run"))?;
+        let scratch = Scratch::new()?;
+        let dir = scratch.run_dir()?;
         let goal = Goal::Episodes(arguments.episodes);
         let settings = Settings::inner(seed, goal, &command);
         let summary = Campaign::new(Instant::now(), &target, &prepared, settings, dir)?

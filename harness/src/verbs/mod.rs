@@ -16,6 +16,7 @@ mod rehearsal;
 pub mod report;
 pub mod repro;
 pub mod run;
+mod scratch;
 pub mod target;
 pub mod test;
 mod trials;

@@ -3,19 +3,19 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::campaign::{Campaign, Settings};
 use super::super::mix::Mix;
 use super::super::prepare::Prepared;
+use super::super::scratch::Scratch;
 use crate::error::Error;
 use crate::judge::plan::Shape;
-use crate::report::dir::RunDir;
 use crate::report::progress::Goal;
 use crate::target::Chosen;
 
 /// One search.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Search {
     /// Which.
     pub(super) seed: u64,
@@ -44,8 +44,8 @@ pub(super) fn search(
     budget: Duration,
     shapes: Vec<Shape>,
 ) -> Result<Search, Error> {
-    let temp = tempfile::tempdir().map_err(Error::file("create a directory in", "/tmp"))?;
-    let dir = RunDir::create(&temp.path().join("run"))?;
+    let scratch = Scratch::new()?;
+    let dir = scratch.run_dir()?;
     let inner = Settings::inner(seed, Goal::Duration(budget), &[]);
     let settings = Settings {
         cpus: target.target.cpus.unwrap_or(inner.cpus),

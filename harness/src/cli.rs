@@ -156,7 +156,7 @@ pub struct RunArgs {
     /// Stop at the first finding.
     #[arg(long)]
     pub fail_fast: bool,
-    /// Only episodes of these shapes: gated, placed, stress, birth, reload, counts, unbind,
+    /// Only episodes of these shapes: gated, placed, stress, birth, hasty, counts, unbind,
     /// elsewhere, late, probe-fails, delays, loops [default: a mix of all].
     #[arg(long, value_delimiter = ',', value_parser = shape)]
     pub shapes: Vec<Shape>,

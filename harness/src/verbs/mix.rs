@@ -86,8 +86,7 @@ impl Episodes for Mix<'_> {
             Some(Shape::Leaks)
         } else {
             // What a survey has just found is tried at once.
-            let programs = Program::all(target);
-            (programs.iter().any(|it| self.points.fresh(it))).then_some(Shape::Placed)
+            self.points.fresh().map(|_| Shape::Placed)
         };
         let chosen = match decided {
             Some(shape) => Some((shape, 1.0)),

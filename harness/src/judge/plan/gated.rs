@@ -68,7 +68,7 @@ fn outlasts<'a>(target: &'a Chosen, knob: &Knob) -> Option<&'a KnobsFirst> {
 impl<'a> Builder<'a> {
     pub(super) fn gated(&mut self, turn: Turn, rng: &mut ChaCha8Rng) {
         self.bring_up();
-        let Some(Kind { knob, others }) = turn.of(kinds(self.target)) else {
+        let Some(Kind { knob, others }) = turn.shuffled(kinds(self.target)) else {
             return;
         };
         let ops: Vec<_> = knob.asks.keys().copied().collect();

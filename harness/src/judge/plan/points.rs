@@ -221,10 +221,10 @@ impl Points {
         self.programs.get(program).map(|known| &*known.spots)
     }
 
-    /// Whether a program was surveyed, and none of its points has had its turn.
-    pub fn fresh(&self, program: &Program) -> bool {
-        let known = self.programs.get(program);
-        known.is_some_and(|it| it.turns == 0 && !it.spots.is_empty())
+    /// A program that was surveyed, and none of its points has had its turn.
+    pub fn fresh(&self) -> Option<&Program> {
+        let mut known = self.programs.iter();
+        known.find_map(|(program, it)| (it.turns == 0 && !it.spots.is_empty()).then_some(program))
     }
 
     /// A survey of a program begins. If nothing comes of it, since the driver broke in it, there

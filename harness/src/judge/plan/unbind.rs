@@ -54,7 +54,7 @@ impl Builder<'_> {
         let Some(unbind) = self.target.target.unbind.clone() else {
             return;
         };
-        let kind = turn.of(kinds(self.target)).unwrap_or_default();
+        let kind = turn.shuffled(kinds(self.target)).unwrap_or_default();
         let Some(victim) = kind.choose(rng).copied() else {
             return;
         };

@@ -559,8 +559,12 @@ pub struct DetectArgs {
     #[arg(long, value_enum, default_value = "auto")]
     pub accel: AccelChoice,
     /// Where detect.json and detect.svg are kept [default: knobrig-out/TIME-detect].
-    #[arg(long)]
+    #[arg(long, conflicts_with = "resume")]
     pub out: Option<PathBuf>,
+    /// Go on with the benchmark that is kept there, with the same mutants, budget and kernel: after an
+    /// interruption, or up to more seeds.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["target", "mutants", "budget"])]
+    pub resume: Option<PathBuf>,
     /// How the result is printed.
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,

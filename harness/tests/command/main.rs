@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod delays;
+mod detect;
 mod explore;
 mod formats;
 mod gallery;

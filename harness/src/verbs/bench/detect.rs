@@ -4,9 +4,12 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
 use knobrig_images::Variant;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::prepare::{self, Prepared, Wanted};
 use super::super::run::{say, say_json};
@@ -14,6 +17,7 @@ use super::search::{Search, search};
 use crate::cli::{DetectArgs, Format};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::interrupt::RunListens;
 use crate::judge::plan::Shape;
 use crate::judge::statistics::Median;
 use crate::report::dir::{RunDir, write_json, write_whole};
@@ -23,6 +27,9 @@ use crate::target::Chosen;
 
 /// Version of detect.json.
 const VERSION: u32 = 1;
+/// Where the benchmark is kept, and its picture.
+const KEPT: &str = "detect.json";
+const PICTURE: &str = "detect.svg";
 
 const METHOD: &str = "for each seed and mutant, three fresh guests of one image look for a finding, one \
     after the other, and which of them begins changes with the seed: rig, the usual mix; stress, the \
@@ -60,7 +67,7 @@ impl Side {
 }
 
 /// What one side made of a mutant.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Searches {
     found: usize,
     ms: Median,
@@ -91,7 +98,7 @@ impl Searches {
     }
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct MutantRow {
     mutant: String,
     lifetime: String,
@@ -106,21 +113,39 @@ struct MutantRow {
 }
 
 impl MutantRow {
-    fn of(target: &Chosen, variant: Variant, searches: [Vec<Search>; 3]) -> Self {
-        let [rig, stress, shell] = searches.map(Searches::of);
+    /// Not looked for yet.
+    fn of(target: &Chosen) -> Self {
+        let none = Searches::of(Vec::new());
         Self {
-            mutant: target
-                .mutant
-                .as_ref()
-                .map_or_else(String::new, |it| it.name.clone()),
+            mutant: names_of(target).to_owned(),
             lifetime: target.lifetime.name.clone(),
-            variant,
-            over_stress: rig.rate() / stress.at_most(),
-            over_shell: rig.rate() / shell.at_most(),
-            rig,
-            stress,
-            shell,
+            variant: variant_of(target),
+            rig: none.clone(),
+            stress: none.clone(),
+            shell: none,
+            over_stress: 0.0,
+            over_shell: 0.0,
         }
+    }
+
+    /// Whether all sides have looked for it with this seed.
+    fn has(&self, seed: u64) -> bool {
+        self.rig.searches.iter().any(|search| search.seed == seed)
+    }
+
+    fn add(&mut self, searches: Vec<(Side, Search)>) {
+        for (side, search) in searches {
+            let all = match side {
+                Side::Rig => &mut self.rig,
+                Side::Stress => &mut self.stress,
+                Side::Shell => &mut self.shell,
+            };
+            let mut searches = std::mem::take(&mut all.searches);
+            searches.push(search);
+            *all = Searches::of(searches);
+        }
+        self.over_stress = self.rig.rate() / self.stress.at_most();
+        self.over_shell = self.rig.rate() / self.shell.at_most();
     }
 
     fn line(&self) -> String {
@@ -147,18 +172,51 @@ impl MutantRow {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct Benchmark<'a> {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Benchmark {
     version: u32,
-    bench: &'static str,
-    target: &'a str,
+    bench: String,
+    target: String,
     kernel: String,
-    method: &'static str,
+    /// The images' kernels.
+    kernels: BTreeMap<Variant, String>,
+    method: String,
     budget_ms: u64,
-    mutants: &'a [MutantRow],
+    mutants: Vec<MutantRow>,
     /// Geometric means of the mutants' ratios of findings per second.
     over_stress: f64,
     over_shell: f64,
+}
+
+impl Benchmark {
+    /// The means, of what was searched for so far.
+    fn average(&mut self) {
+        let searched = || (self.mutants.iter()).filter(|row| !row.rig.searches.is_empty());
+        let over_stress = geometric_mean(searched().map(|row| row.over_stress));
+        let over_shell = geometric_mean(searched().map(|row| row.over_shell));
+        (self.over_stress, self.over_shell) = (over_stress, over_shell);
+    }
+
+    fn keep(&self, dir: &Path) -> Result<(), Error> {
+        write_json(&dir.join(KEPT), self)
+    }
+
+    fn read(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join(KEPT);
+        let bytes = fs::read(&path).map_err(Error::file("read", &path))?;
+        let wrong = |what: String| {
+            Error::Usage(format!(
+                "{} is no benchmark to go on with: {what}; begin anew without --resume",
+                path.display()
+            ))
+        };
+        let read: Self =
+            serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+        match (read.version, read.method == METHOD) {
+            (VERSION, true) => Ok(read),
+            _ => Err(wrong("it is of another version of knobrig".into())),
+        }
+    }
 }
 
 fn geometric_mean(ratios: impl Iterator<Item = f64> + Clone) -> f64 {
@@ -167,16 +225,28 @@ fn geometric_mean(ratios: impl Iterator<Item = f64> + Clone) -> f64 {
     (logs / count).exp()
 }
 
+fn variant_of(target: &Chosen) -> Variant {
+    let own = target.mutant.as_ref().and_then(|mutant| mutant.variant);
+    own.unwrap_or(Variant::Kasan)
+}
+
 /// Runs the verb.
 ///
 /// # Errors
-/// There is no such mutant, set-up failed, or the rig did.
+/// There is no such mutant, what is to be gone on with is of another kernel or version, set-up
+/// failed, or the rig did.
 pub(super) fn run(arguments: &DetectArgs) -> Result<Exit, Error> {
-    let whole = Chosen::find(&arguments.target, None, None)?.target;
-    let all: Vec<_> = whole.mutants.iter().map(|it| it.name.clone()).collect();
-    let names = match arguments.mutants.is_empty() {
-        true => all,
-        false => arguments.mutants.clone(),
+    let before = arguments
+        .resume
+        .as_deref()
+        .map(Benchmark::read)
+        .transpose()?;
+    let name = before.as_ref().map_or(&arguments.target, |it| &it.target);
+    let whole = Chosen::find(name, None, None)?.target;
+    let names: Vec<_> = match (&before, &arguments.mutants[..]) {
+        (Some(before), _) => before.mutants.iter().map(|it| it.mutant.clone()).collect(),
+        (None, []) => whole.mutants.iter().map(|it| it.name.clone()).collect(),
+        (None, names) => names.to_vec(),
     };
     if names.is_empty() {
         return Err(Error::Usage(format!(
@@ -185,13 +255,9 @@ pub(super) fn run(arguments: &DetectArgs) -> Result<Exit, Error> {
         )));
     }
     let targets: Vec<_> = (names.iter())
-        .map(|name| Chosen::find(&arguments.target, None, Some(name)))
+        .map(|mutant| Chosen::find(name, None, Some(mutant)))
         .collect::<Result<_, _>>()?;
     let mut prepared: BTreeMap<Variant, Prepared> = BTreeMap::new();
-    let variant_of = |target: &Chosen| {
-        let own = target.mutant.as_ref().and_then(|mutant| mutant.variant);
-        own.unwrap_or(Variant::Kasan)
-    };
     for target in &targets {
         let variant = variant_of(target);
         if let Entry::Vacant(none) = prepared.entry(variant) {
@@ -199,54 +265,100 @@ pub(super) fn run(arguments: &DetectArgs) -> Result<Exit, Error> {
             none.insert(prepare::prepare(target, &wanted, &SetUp::new())?);
         }
     }
-    let path = (arguments.out.clone()).unwrap_or_else(|| RunDir::default_path("detect"));
-    std::fs::create_dir_all(&path).map_err(Error::file("create", &path))?;
-    let mut searches: Vec<[Vec<Search>; 3]> = vec![Default::default(); targets.len()];
+    let kernels = prepared
+        .iter()
+        .map(|(variant, it)| (*variant, it.kernel.id.clone()));
+    let kernels: BTreeMap<_, _> = kernels.collect();
+    let mut result = match before {
+        Some(before) if before.kernels == kernels => before,
+        Some(before) => {
+            return Err(Error::Usage(format!(
+                "the benchmark ran on {:?}, these are {kernels:?}: times on one need not be those on \
+                 another; begin anew without --resume",
+                before.kernels
+            )));
+        }
+        None => Benchmark {
+            version: VERSION,
+            bench: "detect".into(),
+            target: name.clone(),
+            kernel: (prepared.values().next())
+                .map_or_else(String::new, |it| it.kernel.release.clone()),
+            kernels,
+            method: METHOD.into(),
+            budget_ms: arguments.budget.0.as_millis() as u64,
+            mutants: targets.iter().map(MutantRow::of).collect(),
+            over_stress: 1.0,
+            over_shell: 1.0,
+        },
+    };
+    let default = || RunDir::default_path("detect");
+    let dir = (arguments.resume.clone())
+        .or_else(|| arguments.out.clone())
+        .unwrap_or_else(default);
+    if arguments.resume.is_none() && dir.join(KEPT).exists() {
+        return Err(Error::Usage(format!(
+            "{0} holds a benchmark already; give another --out, or go on with it by --resume {0}",
+            dir.display()
+        )));
+    }
+    fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
+    result.keep(&dir)?;
+    // Each search hears of a signal; between two of them one is kept for the next.
+    let _listens = RunListens::new();
     for seed in 1..=arguments.seeds {
-        for (target, searches) in targets.iter().zip(&mut searches) {
-            for turn in 0..SIDES.len() {
-                let at = (turn + seed as usize) % SIDES.len();
-                let side = SIDES[at];
-                let variant = variant_of(target);
-                let budget = arguments.budget.0;
-                let search = search(target, &prepared[&variant], seed, budget, side.shapes())?;
-                if arguments.format == Format::Human {
-                    eprintln!(
-                        "{}, seed {seed}, {:<6} {:>6} ms, {:>4} episodes: {}",
-                        names_of(target),
-                        side.name(),
-                        search.ms,
-                        search.episodes,
-                        search.title.as_deref().unwrap_or("nothing")
-                    );
-                }
-                searches[at].push(search);
+        for (at, target) in targets.iter().enumerate() {
+            if result.mutants[at].has(seed) {
+                continue;
             }
+            let prepared = &prepared[&variant_of(target)];
+            let budget = Duration::from_millis(result.budget_ms);
+            let searches = in_turns(target, prepared, seed, budget, arguments.format);
+            if matches!(searches, Err(Error::Interrupted)) {
+                eprintln!(
+                    "kept in {0}; `cargo rig bench detect --resume {0} --seeds {1}` goes on",
+                    dir.display(),
+                    arguments.seeds
+                );
+            }
+            result.mutants[at].add(searches?);
+            result.average();
+            result.keep(&dir)?;
         }
     }
-    let rows = targets.iter().zip(searches);
-    let rows: Vec<_> = rows
-        .map(|(target, searches)| MutantRow::of(target, variant_of(target), searches))
-        .collect();
-    let kernel = prepared.values().next().map(|it| it.kernel.release.clone());
-    let result = Benchmark {
-        version: VERSION,
-        bench: "detect",
-        target: &whole.name,
-        kernel: kernel.unwrap_or_default(),
-        method: METHOD,
-        budget_ms: arguments.budget.0.as_millis() as u64,
-        mutants: &rows,
-        over_stress: geometric_mean(rows.iter().map(|row| row.over_stress)),
-        over_shell: geometric_mean(rows.iter().map(|row| row.over_shell)),
-    };
-    write_json(&path.join("detect.json"), &result)?;
-    write_whole(&path.join("detect.svg"), plot(&result).as_bytes())?;
+    write_whole(&dir.join(PICTURE), plot(&result).as_bytes())?;
     match arguments.format {
         Format::Json => say_json(&result)?,
-        Format::Human => say(&text(&result, &path))?,
+        Format::Human => say(&text(&result, &dir))?,
     }
     Ok(Exit::Clean)
+}
+
+/// Each side looks for a mutant once, one after the other; which of them begins changes with the seed.
+fn in_turns(
+    target: &Chosen,
+    prepared: &Prepared,
+    seed: u64,
+    budget: Duration,
+    format: Format,
+) -> Result<Vec<(Side, Search)>, Error> {
+    let mut searches = Vec::new();
+    for turn in 0..SIDES.len() {
+        let side = SIDES[(turn + seed as usize) % SIDES.len()];
+        let search = search(target, prepared, seed, budget, side.shapes())?;
+        if format == Format::Human {
+            eprintln!(
+                "{}, seed {seed}, {:<6} {:>6} ms, {:>4} episodes: {}",
+                names_of(target),
+                side.name(),
+                search.ms,
+                search.episodes,
+                search.title.as_deref().unwrap_or("nothing")
+            );
+        }
+        searches.push((side, search));
+    }
+    Ok(searches)
 }
 
 fn names_of(target: &Chosen) -> &str {
@@ -256,7 +368,7 @@ fn names_of(target: &Chosen) -> &str {
         .map_or("", |mutant| mutant.name.as_str())
 }
 
-fn text(result: &Benchmark<'_>, path: &std::path::Path) -> String {
+fn text(result: &Benchmark, path: &Path) -> String {
     let mut text = String::new();
     // Writing to a String can't fail.
     let _ = writeln!(
@@ -267,7 +379,7 @@ fn text(result: &Benchmark<'_>, path: &std::path::Path) -> String {
         result.over_shell,
         result.mutants.len()
     );
-    for row in result.mutants {
+    for row in &result.mutants {
         text.push_str("  ");
         text.push_str(&row.line());
     }
@@ -276,7 +388,7 @@ fn text(result: &Benchmark<'_>, path: &std::path::Path) -> String {
     text
 }
 
-fn plot(result: &Benchmark<'_>) -> String {
+fn plot(result: &Benchmark) -> String {
     let mark = |it: &Searches| Mark {
         at: it.ms.median as f64,
         low: it.ms.low as f64,

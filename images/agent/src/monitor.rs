@@ -40,6 +40,18 @@ const PASSING: [&str; 6] = [
 /// some 100 ms, since the kernel isn't in a hurry with it.
 const GRACE: [&str; 3] = ["synchronize_rcu", "wait_rcu_", "__wait_rcu_"];
 
+/// How many looks at a place make a thread that came to rest there.
+fn looks(place: &str) -> u32 {
+    let within = |places: &[&str]| places.iter().any(|it| place.starts_with(it));
+    if within(&GRACE) {
+        LOOKS_ELSEWHERE
+    } else if within(&PASSING) {
+        LOOKS_PASSING
+    } else {
+        LOOKS
+    }
+}
+
 /// What was seen of each thread last.
 #[derive(Debug)]
 pub struct Monitor {
@@ -134,13 +146,10 @@ impl Monitor {
                 continue;
             };
             let sleep = Sleep::seen(step, place, last.take());
-            let within = |places: &[&str]| places.iter().any(|it| sleep.place.starts_with(it));
             let needed = match run.rest(part, step) {
                 Some(rest) if rest != sleep.place => LOOKS_ELSEWHERE,
                 Some(_) => LOOKS,
-                None if within(&GRACE) => LOOKS_ELSEWHERE,
-                None if within(&PASSING) => LOOKS_PASSING,
-                None => LOOKS,
+                None => looks(&sleep.place),
             };
             if sleep.looks < needed {
                 watching = true;
@@ -165,8 +174,21 @@ impl Monitor {
             }
             let (step, place) = (run.step(waiter.part), waiter.task.asleep());
             waiter.last = place.map(|place| Sleep::seen(step, place, waiter.last.take()));
-            let sleeps_on = (waiter.last.as_ref()).is_some_and(|it| it.looks >= LOOKS_PASSING);
+            let needed = |sleep: &Sleep| looks(&sleep.place).max(LOOKS_PASSING);
+            let sleeps_on = (waiter.last.as_ref()).is_some_and(|it| it.looks >= needed(it));
             !(sleeps_on && run.scene.release_gate(tag))
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Readers of SRCU sleep, and an op that is held may be one.
+    #[test]
+    fn nobody_rests_in_a_grace_period_whose_readers_do_not_sleep() {
+        assert!(looks("synchronize_rcu_tasks") > looks("synchronize_srcu"));
+        assert!(looks("synchronize_srcu") > looks("kernfs_drain"));
     }
 }

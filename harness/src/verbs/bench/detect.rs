@@ -15,6 +15,7 @@ use super::super::prepare::{self, Prepared, Wanted};
 use super::super::run::{say, say_json};
 use super::search::{Search, search};
 use crate::cli::{DetectArgs, Format};
+use crate::engine::qemu::Accel;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::interrupt::RunListens;
@@ -26,7 +27,7 @@ use crate::report::progress::SetUp;
 use crate::target::Chosen;
 
 /// Version of detect.json.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Where the benchmark is kept, and its picture.
 const KEPT: &str = "detect.json";
 const PICTURE: &str = "detect.svg";
@@ -172,14 +173,31 @@ impl MutantRow {
     }
 }
 
+/// On what a benchmark runs: times on one are no times on another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Platform {
+    accel: Accel,
+    /// The images' kernels.
+    kernels: BTreeMap<Variant, String>,
+}
+
+impl Platform {
+    fn of(prepared: &BTreeMap<Variant, Prepared>) -> Option<Self> {
+        let kernels = (prepared.iter()).map(|(variant, it)| (*variant, it.kernel.id.clone()));
+        Some(Self {
+            accel: prepared.values().next()?.accel,
+            kernels: kernels.collect(),
+        })
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Benchmark {
     version: u32,
     bench: String,
     target: String,
-    kernel: String,
-    /// The images' kernels.
-    kernels: BTreeMap<Variant, String>,
+    /// Known once it was set up.
+    platform: Option<Platform>,
     method: String,
     budget_ms: u64,
     mutants: Vec<MutantRow>,
@@ -189,6 +207,47 @@ struct Benchmark {
 }
 
 impl Benchmark {
+    /// Nothing was looked for yet.
+    fn of(arguments: &DetectArgs) -> Result<Self, Error> {
+        let whole = Chosen::find(&arguments.target, None, None)?.target;
+        let names = match arguments.mutants.is_empty() {
+            true => whole.mutants.iter().map(|it| it.name.clone()).collect(),
+            false => arguments.mutants.clone(),
+        };
+        if names.is_empty() {
+            return Err(Error::Usage(format!(
+                "target {} has no mutants to detect",
+                whole.name
+            )));
+        }
+        let row = |name: &String| {
+            let target = Chosen::find(&arguments.target, None, Some(name))?;
+            Ok(MutantRow::of(&target))
+        };
+        Ok(Self {
+            version: VERSION,
+            bench: "detect".into(),
+            target: arguments.target.clone(),
+            platform: None,
+            method: METHOD.into(),
+            budget_ms: arguments.budget.0.as_millis() as u64,
+            mutants: names.iter().map(row).collect::<Result<_, Error>>()?,
+            over_stress: 1.0,
+            over_shell: 1.0,
+        })
+    }
+
+    /// Runs on this from here on.
+    fn runs_on(&mut self, platform: Platform) -> Result<(), Error> {
+        match self.platform.replace(platform.clone()) {
+            Some(before) if before != platform => Err(Error::Usage(format!(
+                "the benchmark ran on {before:?}, this is {platform:?}: times on one are no times on the \
+                 other; begin anew without --resume"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// The means, of what was searched for so far.
     fn average(&mut self) {
         let searched = || (self.mutants.iter()).filter(|row| !row.rig.searches.is_empty());
@@ -236,26 +295,22 @@ fn variant_of(target: &Chosen) -> Variant {
 /// There is no such mutant, what is to be gone on with is of another kernel or version, set-up
 /// failed, or the rig did.
 pub(super) fn run(arguments: &DetectArgs) -> Result<Exit, Error> {
-    let before = arguments
-        .resume
-        .as_deref()
-        .map(Benchmark::read)
-        .transpose()?;
-    let name = before.as_ref().map_or(&arguments.target, |it| &it.target);
-    let whole = Chosen::find(name, None, None)?.target;
-    let names: Vec<_> = match (&before, &arguments.mutants[..]) {
-        (Some(before), _) => before.mutants.iter().map(|it| it.mutant.clone()).collect(),
-        (None, []) => whole.mutants.iter().map(|it| it.name.clone()).collect(),
-        (None, names) => names.to_vec(),
+    let (dir, mut result) = match (&arguments.resume, &arguments.out) {
+        (Some(dir), _) => (dir.clone(), Benchmark::read(dir)?),
+        (None, Some(dir)) if dir.join(KEPT).exists() => {
+            return Err(Error::Usage(format!(
+                "{0} holds a benchmark already; give another --out, or go on with it by --resume {0}",
+                dir.display()
+            )));
+        }
+        (None, out) => {
+            let default = || RunDir::default_path("detect");
+            let dir = out.clone().unwrap_or_else(default);
+            (dir, Benchmark::of(arguments)?)
+        }
     };
-    if names.is_empty() {
-        return Err(Error::Usage(format!(
-            "target {} has no mutants to detect",
-            whole.name
-        )));
-    }
-    let targets: Vec<_> = (names.iter())
-        .map(|mutant| Chosen::find(name, None, Some(mutant)))
+    let targets: Vec<_> = (result.mutants.iter())
+        .map(|row| Chosen::find(&result.target, None, Some(&row.mutant)))
         .collect::<Result<_, _>>()?;
     let mut prepared: BTreeMap<Variant, Prepared> = BTreeMap::new();
     for target in &targets {
@@ -265,42 +320,8 @@ pub(super) fn run(arguments: &DetectArgs) -> Result<Exit, Error> {
             none.insert(prepare::prepare(target, &wanted, &SetUp::new())?);
         }
     }
-    let kernels = prepared
-        .iter()
-        .map(|(variant, it)| (*variant, it.kernel.id.clone()));
-    let kernels: BTreeMap<_, _> = kernels.collect();
-    let mut result = match before {
-        Some(before) if before.kernels == kernels => before,
-        Some(before) => {
-            return Err(Error::Usage(format!(
-                "the benchmark ran on {:?}, these are {kernels:?}: times on one need not be those on \
-                 another; begin anew without --resume",
-                before.kernels
-            )));
-        }
-        None => Benchmark {
-            version: VERSION,
-            bench: "detect".into(),
-            target: name.clone(),
-            kernel: (prepared.values().next())
-                .map_or_else(String::new, |it| it.kernel.release.clone()),
-            kernels,
-            method: METHOD.into(),
-            budget_ms: arguments.budget.0.as_millis() as u64,
-            mutants: targets.iter().map(MutantRow::of).collect(),
-            over_stress: 1.0,
-            over_shell: 1.0,
-        },
-    };
-    let default = || RunDir::default_path("detect");
-    let dir = (arguments.resume.clone())
-        .or_else(|| arguments.out.clone())
-        .unwrap_or_else(default);
-    if arguments.resume.is_none() && dir.join(KEPT).exists() {
-        return Err(Error::Usage(format!(
-            "{0} holds a benchmark already; give another --out, or go on with it by --resume {0}",
-            dir.display()
-        )));
+    if let Some(platform) = Platform::of(&prepared) {
+        result.runs_on(platform)?;
     }
     fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
     result.keep(&dir)?;
@@ -417,6 +438,8 @@ fn plot(result: &Benchmark) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{BenchCommand, Cli, Verb};
+    use clap::Parser;
 
     fn searches(found: &[u64], budget: u64, in_vain: usize) -> Searches {
         let search = |ms, title: Option<&str>| Search {
@@ -437,6 +460,44 @@ mod tests {
         assert_eq!((rig.rate(), stress.rate()), (0.5, 0.0));
         assert!((rig.rate() / stress.at_most() - 9.0).abs() < 1e-9);
         assert_eq!((rig.found, stress.found), (2, 0));
+    }
+
+    fn benchmark() -> Benchmark {
+        let arguments = ["knobrig", "bench", "detect", "--mutants", "tail"];
+        match Cli::try_parse_from(arguments).expect("arguments").verb {
+            Verb::Bench(BenchCommand::Detect(arguments)) => Benchmark::of(&arguments).expect("one"),
+            verb => panic!("{verb:?}"),
+        }
+    }
+
+    #[test]
+    fn what_a_seed_found_is_kept_once_and_counts_in_the_means() {
+        let mut benchmark = benchmark();
+        let row = &mut benchmark.mutants[0];
+        assert!(!row.has(1));
+        let rig = searches(&[1_000], 9_000, 0).searches;
+        let vain = searches(&[], 9_000, 1).searches;
+        let found = SIDES.into_iter().zip([&rig, &vain, &vain]);
+        row.add(found.map(|(side, it)| (side, it[0].clone())).collect());
+        assert!(row.has(1) && !row.has(2));
+        benchmark.average();
+        let json = serde_json::to_vec(&benchmark).expect("it is data");
+        let read: Benchmark = serde_json::from_slice(&json).expect("it is the same data");
+        assert_eq!(read.mutants[0].rig.searches.len(), 1);
+        assert!((read.over_shell - 9.0).abs() < 1e-9, "{}", read.over_shell);
+    }
+
+    #[test]
+    fn times_on_another_kernel_are_not_gone_on_with() {
+        let on = |id: &str| Platform {
+            accel: Accel::Tcg,
+            kernels: BTreeMap::from([(Variant::Kasan, id.to_owned())]),
+        };
+        let mut benchmark = benchmark();
+        benchmark.runs_on(on("one")).expect("the first");
+        benchmark.runs_on(on("one")).expect("the same");
+        let error = benchmark.runs_on(on("two")).expect_err("another");
+        assert!(error.to_string().contains("begin anew"), "{error}");
     }
 
     #[test]

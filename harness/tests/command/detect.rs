@@ -1,7 +1,6 @@
 //! `knobrig bench detect` in real guests: what each side found, kept as it goes, and gone on with.
 
-use super::place::{Background, DEADLINE, Place, kill, wait_until};
-use rustix::process::Signal;
+use super::place::Place;
 use serde_json::Value;
 
 /// The seeds with which a side of the only mutant has looked for it.
@@ -18,19 +17,8 @@ fn a_benchmark_goes_on_after_a_stop_and_looks_for_nothing_twice() {
     let mut command = place.knobrig();
     command.args(["bench", "detect", "--mutants", "free-before-remove"]);
     command.args(["--seeds", "1000", "--budget", "1s", "--out"]);
-    let background = Background::start({
-        command.arg(place.out());
-        command
-    });
-    let path = place.out().join("detect.json");
-    let begun = wait_until(DEADLINE, || {
-        let kept = std::fs::read_to_string(&path).unwrap_or_default();
-        kept.contains("\"seed\": 1,")
-    });
-    assert!(begun, "nothing was kept");
-    kill(background.pid(), Signal::INT);
-    assert_eq!(background.end().code(), Some(130));
-    place.assert_nothing_left();
+    command.arg(place.out());
+    place.interrupt_once(command, "detect.json", "\"seed\": 1,");
     let before = place.json("detect.json");
     let done = seeds(&before, "rig").len() as u64;
 

@@ -1,8 +1,7 @@
 //! `knobrig explore` in real guests: every order within a bound, what can't be apart, and the same
 //! after a stop.
 
-use super::place::{Background, DEADLINE, Place, kill, wait_until};
-use rustix::process::Signal;
+use super::place::Place;
 use serde_json::Value;
 
 fn explore(place: &Place, arguments: &[&str]) -> (Option<i32>, String) {
@@ -39,16 +38,7 @@ fn a_correct_lifetime_is_explored_to_its_end_also_after_a_stop() {
     let mut command = place.knobrig();
     command.arg("explore").arg("--out").arg(place.out());
     command.args(["--lifetime", "drained", "--bound", "1"]);
-    let background = Background::start(command);
-    let state = place.out().join("explore.json");
-    let begun = wait_until(DEADLINE, || {
-        let text = std::fs::read_to_string(&state).unwrap_or_default();
-        text.contains("\"ordered\"")
-    });
-    assert!(begun, "no schedule ran");
-    kill(background.pid(), Signal::INT);
-    assert_eq!(background.end().code(), Some(130));
-    place.assert_nothing_left();
+    place.interrupt_once(command, "explore.json", "\"ordered\"");
     let before = place.json("summary.json")["explored"].clone();
     assert!(count(&before, "done") < count(&before, "schedules"));
 

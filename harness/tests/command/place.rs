@@ -71,6 +71,21 @@ impl Place {
             .collect()
     }
 
+    /// Runs it until a file of the run's directory has this text, and ends it as Ctrl-C does: it says so, and
+    /// leaves nothing.
+    pub(crate) fn interrupt_once(&self, command: Command, file: &str, text: &str) {
+        let background = Background::start(command);
+        let path = self.out().join(file);
+        let begun = wait_until(DEADLINE, || {
+            let written = fs::read_to_string(&path).unwrap_or_default();
+            written.contains(text)
+        });
+        assert!(begun, "no {text} in {file}");
+        kill(background.pid(), rustix::process::Signal::INT);
+        assert_eq!(background.end().code(), Some(130));
+        self.assert_nothing_left();
+    }
+
     /// Nothing of the run may be left: no process, no socket, no temporary file.
     pub(crate) fn assert_nothing_left(&self) {
         let gone = wait_until(Duration::from_secs(2), || self.processes("").is_empty());

@@ -48,8 +48,6 @@ mod unbind;
 pub const ENOENT: i64 = -2;
 /// What `rmmod` gets at any count above zero (`EWOULDBLOCK`).
 pub const EWOULDBLOCK: i64 = -11;
-/// What a load gives whose module is there.
-pub const EEXIST: i64 = -17;
 /// What an open gives whose file somebody has for himself.
 pub const EBUSY: i64 = -16;
 /// What an op gives whose driver is gone.
